@@ -1,0 +1,1 @@
+"""The Linen modules of REALM and the objective they are trained with."""

@@ -1,0 +1,1 @@
+"""Search over the blocks of a corpus, and the index that it searches."""

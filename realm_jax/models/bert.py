@@ -1,0 +1,258 @@
+"""The BERT encoder: the body of every model of REALM.
+
+Follows the reference (transformers 4.34, modeling_realm.py) number for number,
+with three things that change only the cost: the query, key and value products
+are one matrix product; a caller that reads few positions (the [CLS] vector, the
+masked tokens) has the last layer computed at those alone; parameters that no
+forward reads are not in the tree.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from realm_jax.config import RealmConfig
+from realm_jax.types import Array, Inputs
+
+ACTIVATIONS = {
+  "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_new": functools.partial(nn.gelu, approximate=True),
+  "relu": nn.relu,
+  "selu": nn.selu,
+}
+
+# In an encoder of init "copy": what a token adds to those that attend to it.
+_COPY_GAIN = 0.7
+# Spread of its word and position embeddings: far enough apart to be told
+# from each other by an untrained query-key product.
+_COPY_EMBEDDING_STD = 0.1
+
+
+def kernel_init(config: RealmConfig):
+  """BERT's initialisation of matrices: truncated normal."""
+  return nn.initializers.truncated_normal(config.initializer_range)
+
+
+def embedding_init(config: RealmConfig):
+  """The same for tables; wider where a tiny encoder has to learn to copy."""
+  if config.init == "copy":
+    return nn.initializers.normal(_COPY_EMBEDDING_STD)
+  return kernel_init(config)
+
+
+def layer_norm(eps: float, name: str) -> nn.LayerNorm:
+  """LayerNorm as torch computes it (two-pass variance)."""
+  return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
+
+
+class Embeddings(nn.Module):
+  """Sum of word, position and segment embeddings, normalised."""
+
+  config: RealmConfig
+
+  def setup(self):
+    c = self.config
+    table = functools.partial(
+      nn.Embed, features=c.hidden_size, embedding_init=embedding_init(c)
+    )
+    self.word_embeddings = table(c.vocab_size)
+    self.position_embeddings = table(c.max_position_embeddings)
+    self.token_type_embeddings = nn.Embed(
+      c.type_vocab_size, c.hidden_size, embedding_init=kernel_init(c)
+    )
+    self.norm = nn.LayerNorm(epsilon=c.layer_norm_eps, use_fast_variance=False)
+    self.dropout = nn.Dropout(c.hidden_dropout_prob)
+
+  def __call__(
+    self, input_ids, token_type_ids, position_ids, inputs_embeds, deterministic
+  ):
+    if inputs_embeds is None:
+      inputs_embeds = self.word_embeddings(input_ids)  # [R, T, D]
+    x = (
+      inputs_embeds
+      + self.position_embeddings(position_ids)
+      + self.token_type_embeddings(token_type_ids)
+    )
+    return self.dropout(self.norm(x), deterministic=deterministic)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention; queries at `x_read`, keys and values at `x`."""
+
+  config: RealmConfig
+  layer: int
+
+  @nn.compact
+  def __call__(self, x, x_read, bias, head_mask, deterministic):
+    """Returns the mixed values [R, T', D] and the weights [R, H, T', T]."""
+    c = self.config
+    d, heads = c.hidden_size, c.num_attention_heads
+    kernel = self.param("qkv_kernel", self._qkv_init, (d, 3 * d))
+    offset = self.param("qkv_bias", nn.initializers.zeros, (3 * d,))
+    if x_read is x:
+      q, k, v = jnp.split(x @ kernel + offset, 3, axis=-1)  # [R, T, D]
+    else:
+      q = x_read @ kernel[:, :d] + offset[:d]  # [R, M, D]
+      k, v = jnp.split(x @ kernel[:, d:] + offset[d:], 2, axis=-1)
+    q, k, v = (
+      t.reshape(*t.shape[:2], heads, d // heads) for t in (q, k, v)
+    )  # [R, T, H, D/H]
+    scores = jnp.einsum("rqhd,rkhd->rhqk", q * (d // heads) ** -0.5, k)
+    weights = jax.nn.softmax(scores + bias, axis=-1)  # [R, H, T', T]
+    dropped = nn.Dropout(c.attention_probs_dropout_prob)(
+      weights, deterministic=deterministic
+    )
+    if head_mask is not None:
+      dropped = dropped * head_mask[:, None, None]  # [H, 1, 1]
+    mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped, v)
+    out = nn.Dense(d, kernel_init=self._out_init, name="out")
+    return out(mixed.reshape(*mixed.shape[:2], d)), dropped
+
+  def _copy_matrix(self, shape, dtype):
+    """One orthogonal matrix a layer, the same for the values and the output."""
+    rng = jax.random.key(self.layer)
+    return nn.initializers.orthogonal()(rng, shape, dtype)
+
+  def _qkv_init(self, rng, shape, dtype=jnp.float32):
+    kernel = kernel_init(self.config)(rng, shape, dtype)
+    if self.config.init != "copy":
+      return kernel
+    d = shape[0]
+    return kernel.at[:, 2 * d :].set(self._copy_matrix((d, d), dtype))
+
+  def _out_init(self, rng, shape, dtype=jnp.float32):
+    if self.config.init != "copy":
+      return kernel_init(self.config)(rng, shape, dtype)
+    return _COPY_GAIN * self._copy_matrix(shape, dtype).T
+
+
+class Layer(nn.Module):
+  """One transformer layer, normalised after each residual sum."""
+
+  config: RealmConfig
+  layer: int
+
+  @nn.compact
+  def __call__(self, x, x_read, bias, head_mask, deterministic):
+    c = self.config
+    drop = nn.Dropout(c.hidden_dropout_prob)
+    dense = functools.partial(nn.Dense, kernel_init=kernel_init(c))
+    mixed, weights = Attention(c, self.layer, name="attention")(
+      x, x_read, bias, head_mask, deterministic
+    )
+    x = x_read + drop(mixed, deterministic=deterministic)
+    x = layer_norm(c.layer_norm_eps, "attention_norm")(x)
+    hidden = dense(c.intermediate_size, name="intermediate")(x)
+    hidden = ACTIVATIONS[c.hidden_act](hidden)
+    hidden = dense(c.hidden_size, name="output")(hidden)
+    x = x + drop(hidden, deterministic=deterministic)
+    return layer_norm(c.layer_norm_eps, "output_norm")(x), weights
+
+
+class Bert(nn.Module):
+  """Embeddings and layers.
+
+  Attributes:
+    config: the sizes.
+  """
+
+  config: RealmConfig
+
+  def setup(self):
+    self.embeddings = Embeddings(self.config)
+    self.layers = [
+      Layer(self.config, i) for i in range(self.config.num_hidden_layers)
+    ]
+
+  def __call__(
+    self,
+    inputs: Inputs,
+    *,
+    read_positions: Array | None = None,
+    head_mask: Array | None = None,
+    inputs_embeds: Array | None = None,
+    deterministic: bool = True,
+  ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+    """Encodes sequences.
+
+    Args:
+      inputs: [R, T] tokens.
+      read_positions: [R, M] positions at which the last layer is wanted; None
+        for all of them.
+      head_mask: [H] or [layers, H], 0 silences a head.
+      inputs_embeds: [R, T, D] in place of the word embeddings.
+      deterministic: no dropout.
+
+    Returns:
+      The last layer's output [R, T, D] (or [R, M, D]), the hidden states of
+      embeddings and layers, and the attention weights of each layer.
+    """
+    x = self.embed(inputs, inputs_embeds, deterministic)
+    bias = attention_bias(inputs.attention_mask, x.dtype)
+    if head_mask is not None:
+      shape = (len(self.layers), self.config.num_attention_heads)
+      head_mask = jnp.broadcast_to(head_mask, shape)
+    states, attentions = [x], []
+    for i, layer in enumerate(self.layers):
+      x_read = x
+      if read_positions is not None and i == len(self.layers) - 1:
+        x_read = jnp.take_along_axis(x, read_positions[..., None], axis=1)
+      mask = None if head_mask is None else head_mask[i]
+      x, weights = layer(x, x_read, bias, mask, deterministic)
+      states.append(x)
+      attentions.append(weights)
+    return x, tuple(states), tuple(attentions)
+
+  def embed(self, inputs: Inputs, inputs_embeds=None, deterministic=True):
+    """The normalised sum of embeddings, [R, T, D]."""
+    positions = inputs.position_ids
+    if positions is None:
+      positions = jnp.arange(inputs.attention_mask.shape[-1])[None]
+    return self.embeddings(
+      inputs.input_ids,
+      inputs.token_type_ids,
+      positions,
+      inputs_embeds,
+      deterministic,
+    )
+
+  @property
+  def word_table(self) -> Array:
+    """[V, D], for the tied output layer of a masked-LM head."""
+    return self.embeddings.word_embeddings.embedding
+
+
+def attention_bias(attention_mask: Array, dtype) -> Array:
+  """[R, T] mask -> [R, 1, 1, T] additive bias: lowest finite where masked."""
+  mask = attention_mask[:, None, None, :]
+  return (1.0 - mask.astype(dtype)) * jnp.finfo(dtype).min
+
+
+def make_inputs(
+  input_ids: Array | None,
+  attention_mask: Array | None = None,
+  token_type_ids: Array | None = None,
+  position_ids: Array | None = None,
+  inputs_embeds: Array | None = None,
+) -> Inputs:
+  """Fills in the reference's defaults: all tokens attended to, segment 0.
+
+  Raises:
+    ValueError: both or neither of input_ids and inputs_embeds are given.
+  """
+  if (input_ids is None) == (inputs_embeds is None):
+    raise ValueError("give exactly one of input_ids and inputs_embeds")
+  given = inputs_embeds[..., 0] if input_ids is None else input_ids
+  shape = jnp.shape(given)
+  return Inputs(
+    input_ids=None if input_ids is None else jnp.asarray(input_ids),
+    attention_mask=jnp.ones(shape, jnp.int32)
+    if attention_mask is None
+    else jnp.asarray(attention_mask),
+    token_type_ids=jnp.zeros(shape, jnp.int32)
+    if token_type_ids is None
+    else jnp.asarray(token_type_ids),
+    position_ids=None if position_ids is None else jnp.asarray(position_ids),
+  )

@@ -1,0 +1,135 @@
+"""The knowledge-augmented encoder: p(y | z, x) by masked language modelling.
+
+BERT over the joint sequence of query and evidence, and its masked-LM head
+(paper, section 3.2; head as in the reference).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from realm_jax.config import RealmConfig
+from realm_jax.models import bert, objective
+from realm_jax.types import Array, Inputs, RealmEncoderOutput
+
+_IGNORED = -100  # a label that no loss is taken at, as torch has it
+
+
+def _identity_or_normal(config: RealmConfig):
+  """From "copy", the head starts by naming the wordpiece it looks at."""
+  if config.init != "copy":
+    return bert.kernel_init(config)
+  return lambda rng, shape, dtype=jnp.float32: jnp.eye(*shape, dtype=dtype)
+
+
+class MlmHead(nn.Module):
+  """Hidden states -> logits over the vocabulary, tied to the word table."""
+
+  config: RealmConfig
+
+  @nn.compact
+  def __call__(self, x: Array, word_table: Array) -> Array:
+    """[..., D], [V, D] -> [..., V]."""
+    c = self.config
+    dense = nn.Dense(
+      c.hidden_size, kernel_init=_identity_or_normal(c), name="dense"
+    )
+    x = bert.ACTIVATIONS[c.hidden_act](dense(x))
+    x = bert.layer_norm(c.layer_norm_eps, "norm")(x)
+    bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
+    return x @ word_table.T + bias
+
+
+class RealmKnowledgeAugEncoder(nn.Module):
+  """Joint sequences -> logits of the masked wordpieces, and the loss."""
+
+  config: RealmConfig
+
+  def setup(self):
+    self.realm = bert.Bert(self.config)
+    self.cls = MlmHead(self.config)
+
+  def mlm_logits(
+    self, joint: Inputs, mlm_positions: Array, deterministic: bool = True
+  ) -> Array:
+    """Logits at the masked positions alone: [R, L], [R, M] -> [R, M, V]."""
+    x, _, _ = self.realm(
+      joint, read_positions=mlm_positions, deterministic=deterministic
+    )
+    return self.cls(x, self.realm.word_table)
+
+  def __call__(
+    self,
+    input_ids: Array | None = None,
+    *,
+    attention_mask: Array | None = None,
+    token_type_ids: Array | None = None,
+    position_ids: Array | None = None,
+    head_mask: Array | None = None,
+    inputs_embeds: Array | None = None,
+    relevance_score: Array | None = None,
+    labels: Array | None = None,
+    mlm_mask: Array | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+    deterministic: bool = True,
+  ) -> RealmEncoderOutput:
+    """Logits at every position, as the reference's forward.
+
+    Args:
+      input_ids: [B, K, L]; the other sequences alike.
+      relevance_score: [B, K], needed with labels.
+      labels: [B, L] wordpieces to predict, -100 where none.
+      mlm_mask: [B, L] 1 where a loss is taken; None: where labels >= 0.
+
+    Returns:
+      loss () or None, and logits [B * K, L, V].
+
+    Raises:
+      ValueError: labels without relevance_score.
+    """
+    if labels is not None and relevance_score is None:
+      raise ValueError("labels need relevance_score, [B, K]")
+    inputs = bert.make_inputs(
+      _rows(input_ids),
+      _rows(attention_mask),
+      _rows(token_type_ids),
+      _rows(position_ids),
+      None if inputs_embeds is None else _rows(inputs_embeds, keep=2),
+    )
+    x, states, attentions = self.realm(
+      inputs,
+      head_mask=head_mask,
+      inputs_embeds=_rows(inputs_embeds, keep=2),
+      deterministic=deterministic,
+    )
+    logits = self.cls(x, self.realm.word_table)  # [B * K, L, V]
+    loss = None
+    if labels is not None:
+      loss = _loss(logits, relevance_score, labels, mlm_mask)
+    return RealmEncoderOutput(
+      loss=loss,
+      logits=logits,
+      hidden_states=states if output_hidden_states else None,
+      attentions=attentions if output_attentions else None,
+    )
+
+
+def _loss(logits, relevance_score, labels, mlm_mask):
+  """The marginal log-likelihood over full-length labels, ()."""
+  relevance_score = jnp.asarray(relevance_score)
+  wanted = jnp.asarray(labels) != _IGNORED
+  if mlm_mask is not None:
+    wanted = wanted & (jnp.asarray(mlm_mask) != 0)
+  mask = wanted.astype(jnp.float32)  # [B, L]
+  batch, candidates = relevance_score.shape
+  logits = logits.reshape(batch, candidates, *logits.shape[1:])
+  gold = objective.gold_log_probs(logits, jnp.where(wanted, labels, 0))
+  marginal = objective.marginal_gold_log_probs(
+    objective.candidate_log_probs(relevance_score), gold, mask
+  )
+  return objective.realm_loss(marginal, mask)
+
+
+def _rows(x: Array | None, keep: int = 1) -> Array | None:
+  """Merges all but the last `keep` axes: [B, K, L] -> [B * K, L]."""
+  return None if x is None else jnp.reshape(x, (-1, *jnp.shape(x)[-keep:]))

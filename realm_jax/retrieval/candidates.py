@@ -1,0 +1,220 @@
+"""From token ids to evidence, on the device: what a step does around the search.
+
+Block tokens lie on the mesh (`BlockTokens`); here they are embedded, gathered by
+id, and joined with their query. A candidate id of -1 is the null block: no
+title, no body.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.retrieval import mips
+from realm_jax.types import Array, BlockTokens, Inputs
+
+NULL = -1  # the candidate id of the null block
+
+
+class Specials(NamedTuple):
+  """Ids of the special wordpieces."""
+
+  pad: int
+  cls: int
+  sep: int
+  mask: int
+
+  @classmethod
+  def of(cls, tokenizer) -> "Specials":
+    """Those of a data.tokenizer.Tokenizer."""
+    return cls(
+      tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+    )
+
+
+def embed(
+  embedder: RealmEmbedder, params, inputs: Inputs, dropout_rng: Array | None
+) -> Array:
+  """Embeds sequences [..., T] -> [..., P]; dropout where a key is given."""
+  lead = inputs.input_ids.shape[:-1]
+  rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), inputs)
+  emb = embedder.apply(
+    {"params": params},
+    rows.input_ids,
+    attention_mask=rows.attention_mask,
+    token_type_ids=rows.token_type_ids,
+    position_ids=rows.position_ids,
+    deterministic=dropout_rng is None,
+    rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+  ).projected_score
+  return emb.reshape(*lead, -1)
+
+
+def embed_query(
+  embedder: RealmEmbedder,
+  params,
+  query: Inputs,
+  specials: Specials,
+  dropout_rng: Array | None = None,
+) -> Array:
+  """Embeds queries [B, Q] -> [B, P].
+
+  With `config.query_mask_token=False` the retriever doesn't see [MASK]: there
+  is none in a block or a question, and a small model spends most of its
+  pre-training on learning to look past it.
+  """
+  if not embedder.config.query_mask_token:
+    seen = query.attention_mask * (query.input_ids != specials.mask)
+    query = query.replace(attention_mask=seen)
+  return embed(embedder, params, query, dropout_rng)
+
+
+def embed_blocks(
+  embedder: RealmEmbedder,
+  params,
+  blocks: BlockTokens,
+  specials: Specials,
+  dropout_rng: Array | None = None,
+) -> Array:
+  """Embeds blocks [..., C-3] as `[CLS] title [SEP] body [SEP]` -> [..., P]."""
+  return embed(embedder, params, block_inputs(blocks, specials), dropout_rng)
+
+
+def gather_blocks(blocks: BlockTokens, ids: Array) -> BlockTokens:
+  """The tokens of the blocks `ids` [...]; -1 gives the null block."""
+  rows = jnp.maximum(ids, 0)
+  there = ids >= 0
+  return BlockTokens(
+    token_ids=blocks.token_ids[rows].astype(jnp.int32),
+    title_lens=jnp.where(there, blocks.title_lens[rows], 0),
+    lens=jnp.where(there, blocks.lens[rows], 0),
+  )
+
+
+def block_inputs(blocks: BlockTokens, specials: Specials) -> Inputs:
+  """`[CLS] title [SEP] body [SEP]`, segments 0 and 1: [..., C-3] -> [..., C]."""
+  at = jnp.arange(blocks.token_ids.shape[-1] + 3)  # [C]
+  title, length = blocks.title_lens[..., None], blocks.lens[..., None]
+  in_title = at <= title  # with [CLS]
+  source = jnp.clip(jnp.where(in_title, at - 1, at - 2), 0, at.size - 4)
+  ids = _take(blocks.token_ids, source)
+  ids = jnp.where(at == 0, specials.cls, ids)
+  ids = jnp.where((at == title + 1) | (at == length + 2), specials.sep, ids)
+  mask = at <= length + 2
+  return Inputs(
+    input_ids=jnp.where(mask, ids, specials.pad),
+    attention_mask=mask.astype(jnp.int32),
+    token_type_ids=(mask & (at > title + 1)).astype(jnp.int32),
+  )
+
+
+def body(blocks: BlockTokens, length: int) -> tuple[Array, Array]:
+  """The bodies' wordpieces, [..., C-3] -> ids and mask [..., length]."""
+  at = jnp.arange(length)
+  title = blocks.title_lens[..., None]
+  source = jnp.clip(title + at, 0, blocks.token_ids.shape[-1] - 1)
+  mask = at < blocks.lens[..., None] - title
+  return _take(blocks.token_ids, source), mask
+
+
+def join(
+  query: Inputs, blocks: BlockTokens, body_len: int, specials: Specials
+) -> tuple[Inputs, Array]:
+  """Joins each query with each of its candidates: `[CLS] query [SEP] body [SEP]`.
+
+  The body lies at the fixed column Q, whatever the query's length, and its
+  position ids follow the query's last token: attention sees the same as in the
+  original's contiguous sequence, and nothing has to be moved. The title isn't
+  shown to the reader (original: only the embedder sees it).
+
+  Args:
+    query: [B, Q] with specials.
+    blocks: [B, K, C-3].
+    body_len: columns for the body and its [SEP]; the rest is cut.
+
+  Returns:
+    Inputs [B, K, L] with L = Q + body_len, and the mask of body wordpieces
+    [B, K, L].
+  """
+  ids, mask = body(blocks, body_len - 1)
+  num_body = mask.sum(-1, keepdims=True)  # [B, K, 1]
+  at = jnp.arange(body_len)
+  pad = ((0, 0), (0, 0), (0, 1))
+  ids = jnp.where(at < num_body, jnp.pad(ids, pad), specials.pad)
+  ids = jnp.where(at == num_body, specials.sep, ids)
+  query_len = query.attention_mask.sum(-1)[:, None, None]  # [B, 1, 1]
+  k = num_body.shape[1]
+
+  def beside(left, right):
+    left = jnp.broadcast_to(left[:, None], (left.shape[0], k, left.shape[1]))
+    right = jnp.broadcast_to(right, (*left.shape[:2], body_len))
+    return jnp.concatenate([left, right], axis=-1)
+
+  columns = jnp.broadcast_to(
+    jnp.arange(query.input_ids.shape[1]), query.input_ids.shape
+  )
+  joint = Inputs(
+    input_ids=beside(query.input_ids, ids),
+    attention_mask=beside(
+      query.attention_mask, (at <= num_body).astype(jnp.int32)
+    ),
+    token_type_ids=beside(query.token_type_ids, jnp.ones_like(ids)),
+    position_ids=beside(columns, query_len + at),
+  )
+  body_mask = beside(jnp.zeros_like(query.attention_mask), at < num_body)
+  return joint, body_mask
+
+
+def drop_trivial(ids: Array, own_block: Array, num_candidates: int) -> Array:
+  """Null block first, then the best others without the query's own block.
+
+  Args:
+    ids: [B, K] found blocks, best first, K = num_candidates.
+    own_block: [B] the trivial candidate, -1 where there is none.
+    num_candidates: K.
+
+  Returns:
+    [B, K]: slot 0 is the null block, then K - 1 blocks in order.
+  """
+  own = (ids == own_block[:, None]) & (own_block[:, None] >= 0)
+  order = jnp.argsort(own, axis=1, stable=True)  # the own block goes last
+  kept = jnp.take_along_axis(ids, order, axis=1)[:, : num_candidates - 1]
+  return jnp.pad(kept, ((0, 0), (1, 0)), constant_values=NULL)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "num_blocks", "mesh"))
+def search(block_emb, query_emb, k, num_blocks, mesh=None):
+  """`mips.top_k`, jitted, for use outside a step."""
+  return mips.top_k(block_emb, query_emb, k, mesh=mesh, num_blocks=num_blocks)
+
+
+def find_answers(
+  body_ids: Array, body_mask: Array, answer_ids: Array, answer_lens: Array
+) -> tuple[Array, Array]:
+  """Where an answer's wordpieces stand in a body.
+
+  Args:
+    body_ids: [B, K, T] wordpieces; body_mask: [B, K, T].
+    answer_ids: [B, A, W]; answer_lens: [B, A], 0 where there is no answer.
+
+  Returns:
+    found [B, K, A, T] bool: answer a begins at t; and the last index of such
+    an occurrence [B, 1, A, T] (inclusive).
+  """
+  t, w = body_ids.shape[-1], answer_ids.shape[-1]
+  ids = jnp.where(body_mask, body_ids, NULL - 1)  # equals no wordpiece
+  ids = jnp.pad(ids, ((0, 0), (0, 0), (0, w)), constant_values=NULL - 1)
+  found = (answer_lens > 0)[:, None, :, None]
+  for i in range(w):
+    same = ids[:, :, None, i : i + t] == answer_ids[:, None, :, i, None]
+    found = found & (same | (i >= answer_lens)[:, None, :, None])
+  ends = jnp.arange(t) + answer_lens[:, None, :, None] - 1
+  return found, ends
+
+
+def _take(token_ids: Array, source: Array) -> Array:
+  """token_ids [..., T] at source [..., T'] along the last axis."""
+  source = jnp.broadcast_to(source, (*token_ids.shape[:-1], source.shape[-1]))
+  return jnp.take_along_axis(token_ids, source, axis=-1).astype(jnp.int32)
