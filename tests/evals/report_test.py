@@ -1,0 +1,113 @@
+"""The page: all there, nothing from a network, nothing run."""
+
+import html.parser
+import json
+
+import pytest
+
+from realm_jax.config import InputError
+from realm_jax.evals import exact_match, plots, report
+
+EVIL = "<script>alert(1)</script><img src=x onerror=y>"
+
+
+class _Page(html.parser.HTMLParser):
+  """Tags, addresses and visible text of a page."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.addresses, self.handlers, self.text = [], [], [], ""
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    for name, value in attrs:
+      if name in ("href", "src", "xlink:href", "srcset", "action"):
+        self.addresses.append(value)
+      if name.startswith("on"):
+        self.handlers.append(name)
+
+  def handle_data(self, data):
+    self.text += data
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  for order, name in enumerate(("pretrain", "ict")):
+    run = tmp_path / name
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"command": f"make {name}"}))
+    rows = [
+      {"step": s, "time": -order, "loss": 9 - s, "staleness_steps": s % 2}
+      for s in range(5)
+    ]
+    rows += [{"step": 4, "time": 9, "dev/retrieval_utility": 1.25,
+              "dev/retrieval_utility_se": 0.5, "dev/recall_5": float("nan"),
+              "note": "x"}]  # fmt: skip
+    lines = "\n".join(map(json.dumps, rows))
+    (run / "metrics.jsonl").write_text(lines + '\n{"step": 5, "lo')
+  summary = {
+    "questions": 1600,
+    "recall": {"bm25": {"20": 0.9, "1": 0.5, "5": 0.75}},
+    "retrieval_utility": {"start": [0.1, 0.02]},
+    "exact_match": {"realm": 0.1234567},
+  }
+  (tmp_path / "summary.json").write_text(json.dumps(summary))
+  block = {"block_id": 7, "title": EVIL, "text": EVIL, "p": 0.25}
+  rows = [exact_match.Prediction("1", EVIL, EVIL, [EVIL], True, 1.0, None,
+                                 [block])] * 30  # fmt: skip
+  exact_match.write_predictions(tmp_path / "predictions.jsonl", rows)
+  return tmp_path
+
+
+def test_page_is_whole_and_self_contained(workdir):
+  path = report.write_report(workdir)
+  assert path == workdir / "report.html"
+  page = _Page(path.read_text())
+  assert all(address.startswith("#") for address in page.addresses)
+  assert not {"script", "link", "iframe", "img", "object"} & set(page.tags)
+  assert not page.handlers
+  for shown in ("0.1235", "0.1 ± 0.02", "make ict", "nats a masked wordpiece",
+                "@20", "30 of 30 right", "p(z|x) = 0.250", EVIL,
+                f"experiments.report --workdir={workdir}"):  # fmt: skip
+    assert shown in page.text
+  assert page.text.index("make pretrain") > page.text.index("make ict")
+  assert page.tags.count("svg") == 2 * 4  # loss, utility, recall, staleness
+  assert page.tags.count("details") == 12
+
+
+def test_columns_are_in_order_of_k(workdir):
+  (table,) = [t for t in report._tables(workdir / "summary.json")
+              if t["name"] == "recall"]  # fmt: skip
+  assert table["columns"] == ["@1", "@5", "@20"]
+  assert table["rows"] == [("bm25", ["0.5", "0.75", "0.9"])]
+
+
+def test_a_single_run_is_a_workdir_too(workdir):
+  page = report.render(workdir / "ict")
+  assert "make ict" in page
+  assert "make pretrain" not in page
+
+
+def test_no_run_is_said(tmp_path):
+  with pytest.raises(InputError, match=r"no summary\.json in it"):
+    report.render(tmp_path)
+
+
+def test_broken_metrics_line_is_named(workdir):
+  path = workdir / "ict" / "metrics.jsonl"
+  path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+  with pytest.raises(InputError, match=r"metrics.jsonl:2: not a JSON object"):
+    report.render(workdir)
+
+
+def _diagonal(count):
+  x = range(count)
+  return plots.curves_svg({"a < $b": (x, x)}, x_label="step", y_label="nats")
+
+
+def test_curves_take_the_pages_ink_and_are_thinned():
+  svg = _diagonal(5000)
+  assert "currentColor" in svg and plots._INK not in svg
+  assert len(svg) < len(_diagonal(10)) + 30 * plots._MAX_POINTS
+  assert _diagonal(10) == _diagonal(10)
