@@ -80,11 +80,13 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
   """Reads a JSON file; InputError names the file when missing or broken."""
   try:
-    return json.loads(pathlib.Path(path).read_text())
+    return json.loads(pathlib.Path(path).read_text("utf-8"))
   except FileNotFoundError as e:
     raise InputError(f"{path}: no such file") from e
   except json.JSONDecodeError as e:
     raise InputError(f"{path}:{e.lineno}: not JSON ({e.msg})") from e
+  except UnicodeDecodeError as e:
+    raise InputError(f"{path}: not UTF-8 text (byte {e.start})") from e
 
 
 def sha256_file(path: str | os.PathLike) -> str:
