@@ -1,0 +1,168 @@
+"""A run's figures: metrics.jsonl as the ground truth, TensorBoard beside it.
+
+One line of metrics.jsonl is one step's figures (or one evaluation's), flushed
+as it is written. A resumed run cuts the file at its checkpoint and writes the
+same lines again, so the curve never has a step twice.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import tensorboardX
+import tqdm
+
+from realm_jax import files
+from realm_jax.config import InputError
+
+# What differs between two runs of the same thing.
+TIMINGS = ("time", "steps_per_second", "input_seconds")
+# What a person watches, as far as the task has it.
+HEADLINE = (
+  "loss",
+  "accuracy",
+  "retrieval_utility",
+  "null_mass",
+  "index_version",
+  "staleness",
+)
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class MetricsWriter:
+  """Appends figures to a run's metrics.jsonl and tensorboard/.
+
+  Only process 0 writes.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path):
+    self._path = pathlib.Path(workdir) / "metrics.jsonl"
+    self._file = None
+    self._board = None
+    self._first_step = 0
+    self._enabled = jax.process_index() == 0
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Writes one line; a value that is not finite is written as null."""
+    if not self._enabled:
+      return
+    self._open()
+    values = {name: _number(value) for name, value in scalars.items()}
+    line = {"step": step, "time": round(time.time(), 3), **values}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+    for name, value in values.items():
+      if value is not None:
+        self._board.add_scalar(name, value, step)
+
+  def truncate_after(self, step: int) -> None:
+    """Drops what was written after `step`, and a torn last line."""
+    self.close()
+    self._first_step = step + 1
+    if not self._enabled or not self._path.exists():
+      return
+    kept = [line for line in _lines(self._path) if line["step"] <= step]
+    with files.atomic_publish(self._path) as tmp:
+      tmp.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+  def close(self) -> None:
+    """Closes the files; the next write opens them again."""
+    if self._file is not None:
+      self._file.close()
+      self._board.close()
+    self._file = self._board = None
+
+  def _open(self) -> None:
+    if self._file is not None:
+      return
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = self._path.open("a")
+    self._board = tensorboardX.SummaryWriter(
+      str(self._path.parent / "tensorboard"), purge_step=self._first_step
+    )
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+  """Reads the lines of a run's metrics.jsonl, in the order of writing.
+
+  A last line that a kill has torn is left out.
+
+  Raises:
+    InputError: there is no such file, or a line before the last is broken.
+  """
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  if not path.exists():
+    raise InputError(
+      f"{path}: no such file; is {workdir} the workdir of a run?"
+    )
+  return _lines(path)
+
+
+class Progress:
+  """Shows how a run comes on: a bar on a terminal, else a line at times."""
+
+  def __init__(self, start: int, num_steps: int):
+    self._start, self._num_steps = start, num_steps
+    self._began = self._shown = time.monotonic()
+    self._bar = None
+    if jax.process_index() == 0 and sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        initial=start, total=num_steps, unit="step", dynamic_ncols=True
+      )
+
+  def __enter__(self) -> "Progress":
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+  def update(self, step: int, values: Mapping[str, Any]) -> None:
+    """Shows the newest figures after `step` steps."""
+    figures = {k: f"{values[k]:.4g}" for k in HEADLINE if k in values}
+    if self._bar is not None:
+      self._bar.set_postfix(figures, refresh=False)
+      self._bar.update(step - self._bar.n)
+    elif self._is_time(step):
+      pace = (step - self._start) / (time.monotonic() - self._began)
+      eta = tqdm.tqdm.format_interval((self._num_steps - step) / pace)
+      shown = "  ".join(f"{k} {v}" for k, v in figures.items())
+      note(f"step {step}/{self._num_steps}  {shown}  eta {eta}")
+
+  def _is_time(self, step: int) -> bool:
+    now = time.monotonic()
+    if now - self._shown < _SECONDS_BETWEEN_LINES and step < self._num_steps:
+      return False
+    self._shown = now
+    return True
+
+
+def note(text: str) -> None:
+  """Prints a line on stderr, above the bar if there is one; process 0 only."""
+  if jax.process_index() == 0:
+    tqdm.tqdm.write(text, file=sys.stderr)
+
+
+def _number(value: Any) -> float | int | None:
+  value = value.item() if hasattr(value, "item") else value
+  if isinstance(value, float) and not -float("inf") < value < float("inf"):
+    return None
+  return value
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  lines = path.read_text().splitlines(keepends=True)
+  values = []
+  for i, line in enumerate(lines):
+    try:
+      values.append(json.loads(line))
+    except json.JSONDecodeError as e:
+      if i < len(lines) - 1:
+        raise InputError(
+          f"{path}:{i + 1}: not JSON ({e.msg}); mend or delete this line"
+        ) from e
+  return values
