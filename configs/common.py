@@ -1,0 +1,148 @@
+"""What the configs of all runs share: data, model sizes, search, training.
+
+Three sizes: `smoke` (seconds, for tests), `demo` (minutes on two cores, 10,033
+Wikipedia leads) and `base` (the paper's numbers: BERT-base, 13.35 M blocks).
+"""
+
+from ml_collections import ConfigDict
+
+from realm_jax.config import InputError
+
+SIZES = ("smoke", "demo", "base")
+
+
+def pick(size: str | None, **choices):
+  """The value for a size of SIZES.
+
+  Raises:
+    InputError: no such size.
+  """
+  if size not in SIZES:
+    raise InputError(
+      f"config argument {size!r}: wanted one of {', '.join(SIZES)}"
+      " (configs/FILE.py:ARG)"
+    )
+  return choices[size]
+
+
+def get_common(size: str) -> ConfigDict:
+  """Fields that every run has."""
+  config = ConfigDict()
+  config.seed = 0  # of parameters, dropout, shuffling and masking
+  config.data = data(size)
+  config.mesh = ConfigDict()
+  config.mesh.data = -1  # devices on the data axis; -1: all there are
+  config.embedder = model(size)
+  config.encoder = model(size)
+  if size != "base":
+    # A small embedder learns far sooner from the mean of its tokens, without
+    # a second layer, and without looking at [MASK].
+    config.embedder.pooling = "mean"
+    config.embedder.query_mask_token = False
+    config.embedder.num_hidden_layers = 1
+    config.encoder.init = "copy"  # how a small encoder learns to use evidence
+  # [CLS] query [SEP], wordpieces
+  config.query_len = pick(size, smoke=24, demo=32, base=96)
+  # [CLS] title [SEP] body [SEP] as the embedder reads it, wordpieces
+  config.block_len = pick(size, smoke=32, demo=64, base=288)
+  # body [SEP] as encoder and reader see it beside the query, wordpieces
+  config.body_len = pick(size, smoke=24, demo=32, base=288)
+  # what f(x, z) is multiplied with in p(z|x); 1 in the paper
+  config.score_scale = pick(size, smoke=0.0884, demo=0.0884, base=1.0)
+  config.init = ConfigDict()
+  config.init.embedder = ""  # workdir of the run whose embedder to start from
+  config.init.encoder = ""  # the same for encoder or reader
+  return config
+
+
+def data(size: str) -> ConfigDict:
+  """What prepare_data reads; the runs find its result in `dir`."""
+  config = ConfigDict()
+  config.dir = ""  # prepared data; "": WORKDIR/data
+  # blocks come from: "leads", "factbook", JSONL files or folders of them,
+  # "tfds:NAME"; several with commas
+  config.corpus = "leads"
+  # pre-training text: "sentences" (of the corpus; the own block is excluded),
+  # "lead_lines" ("title : description" of the leads' training split), JSONL,
+  # "tfds:salient_span_wikipedia/sentences"; several with commas
+  config.text = "sentences,lead_lines"
+  config.qa = "leads"  # questions: "leads", "files" (the next three), "" (none)
+  config.qa_train = ""  # JSONL or TSV file, or "tfds:natural_questions_open"
+  config.qa_dev = ""
+  config.qa_test = ""
+  config.annotator = "rules"  # salient spans: "rules", or "spacy" (extra ner)
+  config.block_len = 288  # a block: 3 + title + body wordpieces at the most
+  config.max_articles = pick(size, smoke=400, demo=0, base=0)  # 0: all
+  config.source_cache = ""  # fetched packages; "": ~/.cache/realm_jax
+  config.tokenizer = ConfigDict()
+  # "wordpiece" or "sentencepiece" (trained on the corpus), "vocab" (a file)
+  config.tokenizer.kind = pick(
+    size, smoke="wordpiece", demo="wordpiece", base="vocab"
+  )
+  config.tokenizer.vocab_size = pick(size, smoke=1024, demo=8192, base=30522)
+  config.tokenizer.vocab_file = ""  # BERT's vocab.txt, for "vocab"
+  config.tokenizer.lower_case = True
+  return config
+
+
+def model(size: str) -> ConfigDict:
+  """Sizes of one BERT; names as in RealmConfig."""
+  config = ConfigDict()
+  config.hidden_size = pick(size, smoke=32, demo=128, base=768)
+  config.num_hidden_layers = pick(size, smoke=2, demo=2, base=12)
+  config.num_attention_heads = pick(size, smoke=2, demo=2, base=12)
+  config.intermediate_size = pick(size, smoke=64, demo=512, base=3072)
+  config.hidden_act = pick(size, smoke="relu", demo="relu", base="gelu_new")
+  # a few hundred steps don't overfit
+  dropout = pick(size, smoke=0.0, demo=0.0, base=0.1)
+  config.hidden_dropout_prob = dropout
+  config.attention_probs_dropout_prob = dropout
+  config.max_position_embeddings = pick(size, smoke=96, demo=128, base=512)
+  config.retriever_proj_size = pick(size, smoke=16, demo=128, base=128)
+  config.span_hidden_size = pick(size, smoke=16, demo=128, base=256)
+  config.initializer_range = 0.02  # standard deviation of new weights
+  config.pooling = "cls"  # "cls": BERT's pooler, "mean": mean of the tokens
+  config.query_mask_token = True  # whether the retriever looks at [MASK]
+  config.init = "normal"  # "copy": see RealmConfig
+  return config
+
+
+def train(
+  *,
+  batch_size: int,
+  num_steps: int,
+  learning_rate: float,
+  warmup_steps: int,
+  retriever_lr_scale: float = 1.0,
+  eval_every: int = 0,
+  checkpoint_every: int = 0,
+  log_every: int = 1,
+) -> ConfigDict:
+  """The loop and its optimizer (BERT's Adam)."""
+  config = ConfigDict()
+  config.batch_size = batch_size  # queries a step, over all devices
+  config.num_steps = num_steps
+  config.learning_rate = learning_rate  # peak
+  config.warmup_steps = warmup_steps  # linear; then linear decay to 0
+  config.retriever_lr_scale = retriever_lr_scale  # of the embedder; 0: frozen
+  config.weight_decay = 0.01  # off norms and biases
+  config.clip_norm = 1.0  # of the global gradient
+  config.log_every = log_every  # steps
+  config.eval_every = eval_every or num_steps  # steps; also at the end
+  config.checkpoint_every = checkpoint_every or num_steps  # steps
+  config.keep_checkpoints = 2
+  config.max_in_flight = 8  # steps queued on the device at a time
+  return config
+
+
+def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
+  """How the index follows the embedder."""
+  config = ConfigDict()
+  # "inline": training stops for it; "interleaved": each step embeds a slice
+  # into a shadow copy; "never"
+  config.mode = mode
+  config.every_steps = every_steps  # a new version so often
+  # blocks a device embeds at a time
+  config.slice_size = pick(size, smoke=32, demo=128, base=256)
+  config.keep = 2  # versions kept on disk
+  return config

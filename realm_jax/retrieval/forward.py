@@ -1,0 +1,310 @@
+"""The two forward passes of REALM with the search inside them.
+
+`Realm` reads a masked query and predicts its wordpieces (pre-training); `OpenQa`
+reads a question and finds the span that answers it (fine-tuning, inference).
+Both: embed the query with current params, search the (possibly stale) index,
+gather the candidates' tokens, and compute every probability with current
+params. The index only selects. Training and evaluation share them.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh
+
+from realm_jax.models import objective, reader
+from realm_jax.models.embedder import RealmEmbedder, relevance_score
+from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from realm_jax.models.reader import RealmReader
+from realm_jax.retrieval import candidates, mips
+from realm_jax.retrieval.candidates import Specials
+from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch, QaBatch
+
+
+@struct.dataclass
+class RealmOutput:
+  """What pre-training sees of a batch.
+
+  Attributes:
+    candidate_ids: [B, K], -1 = null block.
+    candidate_log_probs: [B, K] log p(z | x).
+    mlm_logits: [B, K, M, V].
+    gold_log_probs: [B, K, M] log p(y_m | z, x).
+    marginal_gold_log_probs: [B, M] (or [B, 1]) log p(y | x).
+  """
+
+  candidate_ids: Array
+  candidate_log_probs: Array
+  mlm_logits: Array
+  gold_log_probs: Array
+  marginal_gold_log_probs: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+  """What every search of a run shares.
+
+  Attributes:
+    embedder: of queries and blocks.
+    specials: ids of the special wordpieces.
+    num_blocks: real rows of the index; the rest is padding.
+    score_scale: what f(x, z) is multiplied with (1 in the original; a small
+      model that starts from ICT wants 1/sqrt(P)).
+    mesh: where the index lies; None for one device.
+  """
+
+  embedder: RealmEmbedder
+  specials: Specials
+  num_blocks: int
+  score_scale: float = 1.0
+  mesh: Mesh | None = None
+
+  def embed_query(self, params, query: Inputs, rng=None) -> Array:
+    """[B, Q] -> [B, P]."""
+    return candidates.embed_query(
+      self.embedder, params["embedder"], query, self.specials, rng
+    )
+
+  def embed_blocks(self, params, blocks: BlockTokens, rng=None) -> Array:
+    """[..., C-3] -> [..., P]."""
+    return candidates.embed_blocks(
+      self.embedder, params["embedder"], blocks, self.specials, rng
+    )
+
+  def search(self, block_emb: Array, query_emb: Array, k: int):
+    """Scores and ids [B, k] of the best blocks; no gradient passes."""
+    scores, ids = mips.top_k(
+      block_emb,
+      jax.lax.stop_gradient(query_emb),
+      k,
+      mesh=self.mesh,
+      num_blocks=self.num_blocks,
+    )
+    return scores * self.score_scale, ids
+
+  def relevance_score(self, query_emb: Array, candidate_emb: Array) -> Array:
+    """Scaled f(x, z): [B, P], [B, K, P] -> [B, K]."""
+    return self.score_scale * relevance_score(query_emb, candidate_emb)
+
+
+@dataclasses.dataclass(frozen=True)
+class Realm:
+  """Masked queries: retrieve, read, marginalise.
+
+  Attributes:
+    retrieval: the search.
+    encoder: the knowledge-augmented encoder.
+    num_candidates: K, the null block among them.
+    body_len: columns of a candidate's body in the joint sequence.
+    marginalise: "token" or "span" (objective.marginal_gold_log_probs).
+  """
+
+  retrieval: Retrieval
+  encoder: RealmKnowledgeAugEncoder
+  num_candidates: int
+  body_len: int
+  marginalise: str = "token"
+
+  def __call__(
+    self,
+    params,
+    block_emb: Array,
+    tokens: BlockTokens,
+    batch: PretrainBatch,
+    rng: Array | None = None,
+  ) -> RealmOutput:
+    """Retrieves candidates from the index and reads them."""
+    rngs = _keys(rng, 3)
+    query_emb = self.retrieval.embed_query(params, batch.query, rngs[0])
+    _, ids = self.retrieval.search(block_emb, query_emb, self.num_candidates)
+    ids = candidates.drop_trivial(ids, batch.own_block, self.num_candidates)
+    return self._weigh(params, tokens, batch, query_emb, ids, rngs[1:])
+
+  def given(
+    self,
+    params,
+    tokens: BlockTokens,
+    batch: PretrainBatch,
+    candidate_ids: Array,
+    rng: Array | None = None,
+  ) -> RealmOutput:
+    """The same with the candidates [B, K] given, not searched."""
+    rngs = _keys(rng, 3)
+    query_emb = self.retrieval.embed_query(params, batch.query, rngs[0])
+    return self._weigh(
+      params, tokens, batch, query_emb, candidate_ids, rngs[1:]
+    )
+
+  def _weigh(self, params, tokens, batch, query_emb, ids, rngs):
+    """Section 3 of the paper, from candidates to log p(y | x)."""
+    blocks = candidates.gather_blocks(tokens, ids)  # [B, K, C-3]
+    candidate_emb = self.retrieval.embed_blocks(params, blocks, rngs[0])
+    score = self.retrieval.relevance_score(query_emb, candidate_emb)  # [B, K]
+    log_probs = objective.candidate_log_probs(score)
+    logits = self.read(params, batch, blocks, rngs[1])  # [B, K, M, V]
+    gold = objective.gold_log_probs(logits, batch.mlm_targets)  # [B, K, M]
+    marginal = objective.marginal_gold_log_probs(
+      log_probs, gold, batch.mlm_mask, self.marginalise
+    )
+    return RealmOutput(ids, log_probs, logits, gold, marginal)
+
+  def read(
+    self, params, batch: PretrainBatch, blocks: BlockTokens, rng=None
+  ) -> Array:
+    """MLM logits of each query beside each of its blocks, [B, K, M, V]."""
+    joint, _ = candidates.join(
+      batch.query, blocks, self.body_len, self.retrieval.specials
+    )
+    b, k = joint.input_ids.shape[:2]
+    positions = jnp.repeat(batch.mlm_positions, k, axis=0)  # [B * K, M]
+    logits = self.encoder.apply(
+      {"params": params["encoder"]},
+      _flatten(joint),
+      positions,
+      deterministic=rng is None,
+      rngs=None if rng is None else {"dropout": rng},
+      method=RealmKnowledgeAugEncoder.mlm_logits,
+    )
+    return logits.reshape(b, k, *logits.shape[1:])
+
+
+@struct.dataclass
+class QaOutput:
+  """What reading gives for a batch of questions.
+
+  Attributes:
+    block_ids: [B, N] found blocks, best first.
+    relevance_score: [B, N], scaled.
+    span_logits: [B, K, S] over the first K blocks, relevance included.
+    block: [B] slot of the best span; start, end: [B] its wordpieces within
+      the body, end inclusive.
+  """
+
+  block_ids: Array
+  relevance_score: Array
+  span_logits: Array
+  block: Array
+  start: Array
+  end: Array
+
+
+@struct.dataclass
+class QaLabels:
+  """Where the answers are: has_answer [B, N], gold_span [B, K, S], bool."""
+
+  has_answer: Array
+  gold_span: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenQa:
+  """Questions: retrieve, read, point at the answer.
+
+  Attributes:
+    retrieval: the search.
+    reader: the span reader; `config.reader_beam_size` blocks are read.
+    body_len: columns of a block's body in the joint sequence.
+    embed_found: whether the blocks found are embedded anew with current
+      params, so that blocks learn too; False takes their rows of the index
+      (frozen blocks, as the original).
+  """
+
+  retrieval: Retrieval
+  reader: RealmReader
+  body_len: int
+  embed_found: bool = False
+
+  def __call__(
+    self,
+    params,
+    block_emb: Array,
+    tokens: BlockTokens,
+    question: Inputs,
+    beam: int,
+    rng: Array | None = None,
+  ) -> QaOutput:
+    """Finds `beam` blocks for each question [B, Q] and reads the first K."""
+    rngs = _keys(rng, 3)
+    query_emb = self.retrieval.embed_query(params, question, rngs[0])
+    _, ids = self.retrieval.search(block_emb, query_emb, beam)
+    if self.embed_found:
+      found = candidates.gather_blocks(tokens, ids)
+      found_emb = self.retrieval.embed_blocks(params, found, rngs[1])
+    else:
+      found_emb = jax.lax.stop_gradient(block_emb[ids]).astype(query_emb.dtype)
+    score = self.retrieval.relevance_score(query_emb, found_emb)  # [B, N]
+    logits = self.read(params, tokens, question, ids, rngs[2])
+    k = logits.shape[1]
+    logits = logits + score[:, :k, None]  # [B, K, S]
+    starts, ends = reader.span_candidates(self.body_len, self.max_width)
+    block, span = reader.best_span(logits)
+    return QaOutput(
+      block_ids=ids,
+      relevance_score=score,
+      span_logits=logits,
+      block=block,
+      start=jnp.asarray(starts)[span],
+      end=jnp.asarray(ends)[span],
+    )
+
+  @property
+  def max_width(self) -> int:
+    """Wordpieces of the widest span."""
+    return self.reader.config.max_span_width
+
+  def read(
+    self, params, tokens: BlockTokens, question: Inputs, ids: Array, rng=None
+  ) -> Array:
+    """Span logits [B, K, S] of the first K = reader_beam_size blocks."""
+    k = min(self.reader.config.reader_beam_size, ids.shape[1])
+    blocks = candidates.gather_blocks(tokens, ids[:, :k])
+    joint, body_mask = candidates.join(
+      question, blocks, self.body_len, self.retrieval.specials
+    )
+    logits = self.reader.apply(
+      {"params": params["reader"]},
+      _flatten(joint),
+      body_mask.reshape(-1, body_mask.shape[-1]),
+      first=question.input_ids.shape[1],
+      deterministic=rng is None,
+      rngs=None if rng is None else {"dropout": rng},
+      method=RealmReader.span_logits,
+    )
+    return logits.reshape(-1, k, logits.shape[-1])
+
+  def labels(
+    self, tokens: BlockTokens, batch: QaBatch, output: QaOutput
+  ) -> QaLabels:
+    """Looks the answers' wordpieces up in the blocks found and in those read.
+
+    A block "has the answer" if it stands anywhere in its body; a span is gold
+    if it is one, within what the reader sees (original: reader_inputs op).
+    """
+    found = candidates.gather_blocks(tokens, output.block_ids)
+    ids, mask = candidates.body(found, found.token_ids.shape[-1])
+    hits, _ = candidates.find_answers(
+      ids, mask, batch.answer_ids, batch.answer_lens
+    )  # [B, N, A, C-3]
+    k = output.span_logits.shape[1]
+    seen = min(self.body_len, ids.shape[-1])
+    starts, ends = reader.span_candidates(self.body_len, self.max_width)
+    whole = jnp.pad(
+      hits[:, :k, :, :seen],
+      ((0, 0), (0, 0), (0, 0), (0, self.body_len - seen)),
+    )
+    is_answer = whole[..., starts] & (
+      batch.answer_lens[:, None, :, None] == ends - starts + 1
+    )  # [B, K, A, S]
+    in_body = output.span_logits > jnp.finfo(jnp.float32).min / 2
+    return QaLabels(hits.any((-1, -2)), is_answer.any(-2) & in_body)
+
+
+def _flatten(joint: Inputs) -> Inputs:
+  """[B, K, L] -> [B * K, L]."""
+  return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), joint)
+
+
+def _keys(rng, n):
+  return [None] * n if rng is None else list(jax.random.split(rng, n))

@@ -1,0 +1,181 @@
+"""One training step of each kind: gradients, metrics, update.
+
+`make_*_step` returns step(state, index, batch, tokens) -> (state, index,
+metrics), pure and ready for `jit_step`. A step sees the whole batch; under a
+mesh the compiler splits it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from realm_jax.models import objective, reader
+from realm_jax.retrieval import candidates
+from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
+from realm_jax.retrieval.refresh import BlockEmbedder, Index
+from realm_jax.train.state import TrainState
+from realm_jax.types import BlockTokens, IctBatch, PretrainBatch, QaBatch
+
+Step = Callable[..., tuple[TrainState, Index | None, dict]]
+
+
+def make_ict_step(
+  retrieval: Retrieval, tx: optax.GradientTransformation, seed: int
+) -> Step:
+  """The inverse cloze task (ORQA, section 4): warm start of the embedder."""
+
+  def loss_fn(params, batch: IctBatch, rng):
+    rngs = jax.random.split(rng)
+    query_emb = retrieval.embed_query(params, batch.query, rngs[0])  # [B, P]
+    block_emb = candidates.embed(
+      retrieval.embedder, params["embedder"], batch.block, rngs[1]
+    )  # [B, P]
+    score = query_emb * retrieval.score_scale
+    loss, accuracy = objective.ict_loss(score, block_emb)
+    return loss, {"loss": loss, "accuracy": accuracy}
+
+  def step(state, index, batch, tokens):
+    del tokens  # the pairs are in the batch
+    state, metrics = _update(loss_fn, tx, seed, state, batch)
+    return state, index, metrics
+
+  return step
+
+
+def make_encoder_step(
+  realm: Realm, tx: optax.GradientTransformation, seed: int, null_share: float
+) -> Step:
+  """Warm start of the encoder: reads the text's own block, or the null block.
+
+  A share of the queries sees the null block, so that p(y | null, x) is learnt
+  as well and the retrieval utility compares two trained predictions.
+  """
+
+  def loss_fn(tokens, params, batch: PretrainBatch, rng):
+    rngs = jax.random.split(rng)
+    block = jnp.where(batch.own_block >= 0, batch.own_block, batch.gold_block)
+    null = jax.random.uniform(rngs[0], block.shape) < null_share
+    ids = jnp.where(null, candidates.NULL, block)[:, None]  # [B, 1]
+    blocks = candidates.gather_blocks(tokens, ids)
+    logits = realm.read(params, batch, blocks, rngs[1])
+    gold = objective.gold_log_probs(logits, batch.mlm_targets)[:, 0]  # [B, M]
+    loss = objective.realm_loss(gold * batch.mlm_mask, batch.mlm_mask)
+    right = (logits[:, 0].argmax(-1) == batch.mlm_targets) * batch.mlm_mask
+    accuracy = right.sum() / jnp.maximum(batch.mlm_mask.sum(), 1)
+    return loss, {"loss": loss, "mlm_accuracy": accuracy}
+
+  def step(state, index, batch, tokens):
+    bound = functools.partial(loss_fn, tokens)
+    state, metrics = _update(bound, tx, seed, state, batch)
+    return state, index, metrics
+
+  return step
+
+
+def make_pretrain_step(
+  realm: Realm,
+  tx: optax.GradientTransformation,
+  seed: int,
+  embedder: BlockEmbedder,
+  slices_per_step: int,
+) -> Step:
+  """REALM pre-training: marginal log-likelihood of the masked wordpieces."""
+
+  def loss_fn(block_emb, tokens, params, batch: PretrainBatch, rng):
+    out = realm(params, block_emb, tokens, batch, rng)
+    marginal = out.marginal_gold_log_probs
+    loss = objective.realm_loss(marginal, batch.mlm_mask)
+    utility = objective.retrieval_utility(
+      marginal, out.gold_log_probs, batch.mlm_mask
+    )
+    probs = jnp.exp(out.candidate_log_probs)
+    is_gold = out.candidate_ids == batch.gold_block[:, None]
+    has_gold = (is_gold & (batch.gold_block[:, None] >= 0)).any(1)
+    known = jnp.maximum((batch.gold_block >= 0).sum(), 1)
+    return loss, {
+      "loss": loss,
+      "retrieval_utility": utility.mean(),
+      "null_mass": probs[:, 0].mean(),
+      "candidate_entropy": -(probs * out.candidate_log_probs).sum(1).mean(),
+      "gold_in_candidates": has_gold.sum() / known,
+    }
+
+  def step(state, index, batch, tokens):
+    bound = functools.partial(loss_fn, index.block_emb, tokens)
+    new_state, metrics = _update(bound, tx, seed, state, batch)
+    metrics |= _age(index, state.step)
+    if slices_per_step:
+      index = embedder.advance(index, tokens, state.step, slices_per_step)
+    return new_state, index, metrics
+
+  return step
+
+
+def make_finetune_step(
+  open_qa: OpenQa,
+  tx: optax.GradientTransformation,
+  seed: int,
+  searcher_beam_size: int,
+  embedder: BlockEmbedder,
+  slices_per_step: int,
+) -> Step:
+  """Open-domain QA: retriever loss over blocks plus reader loss over spans."""
+
+  def loss_fn(block_emb, tokens, params, batch: QaBatch, rng):
+    out = open_qa(
+      params, block_emb, tokens, batch.question, searcher_beam_size, rng
+    )
+    labels = open_qa.labels(tokens, batch, out)
+    retriever_loss, reader_loss = reader.qa_losses(
+      out.relevance_score, labels.has_answer, out.span_logits, labels.gold_span
+    )
+    loss = (retriever_loss + reader_loss).mean()
+    best = out.span_logits.reshape(out.block.shape[0], -1).argmax(-1)
+    gold = labels.gold_span.reshape(out.block.shape[0], -1)
+    right = jnp.take_along_axis(gold, best[:, None], axis=1)[:, 0]
+    return loss, {
+      "loss": loss,
+      "retriever_loss": retriever_loss.mean(),
+      "reader_loss": reader_loss.mean(),
+      "exact_match": right.mean(),
+      "reader_oracle": gold.any(-1).mean(),
+      "answer_in_beam": labels.has_answer.any(-1).mean(),
+    }
+
+  def step(state, index, batch, tokens):
+    bound = functools.partial(loss_fn, index.block_emb, tokens)
+    new_state, metrics = _update(bound, tx, seed, state, batch)
+    metrics |= _age(index, state.step)
+    if slices_per_step:
+      index = embedder.advance(index, tokens, state.step, slices_per_step)
+    return new_state, index, metrics
+
+  return step
+
+
+def jit_step(step: Step, tokens: BlockTokens | None) -> Step:
+  """Compiles a step, state and index donated, and binds the block tokens.
+
+  The tokens are an argument of the compiled program, not a constant of it.
+  """
+  compiled = jax.jit(step, donate_argnums=(0, 1))
+  return lambda state, index, batch: compiled(state, index, batch, tokens)
+
+
+def _update(loss_fn, tx, seed, state, batch):
+  """One optimizer step; dropout keys depend on seed and step number only."""
+  rng = jax.random.fold_in(jax.random.key(seed), state.step)
+  grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, batch, rng)
+  metrics["grad_norm"] = optax.global_norm(grads)
+  return state.apply_gradients(grads, tx), metrics
+
+
+def _age(index: Index, step) -> dict:
+  """How old the index is that this step searched."""
+  return {
+    "index_version": index.version,
+    "index_staleness": step - index.params_step,
+  }
