@@ -51,7 +51,7 @@ def atomic_publish(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   try:
     yield tmp
     fail_point("publish")
-    _fsync_tree(tmp)
+    fsync_tree(tmp)
     if path.is_dir() and not path.is_symlink():
       old = path.with_name(f".old-{path.name}-{os.getpid()}")
       os.rename(path, old)
@@ -95,6 +95,14 @@ def sha256_file(path: str | os.PathLike) -> str:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def fsync_tree(path: pathlib.Path) -> None:
+  """Forces a file, or all of a directory, to the disk."""
+  if path.is_dir():
+    for child in path.iterdir():
+      fsync_tree(child)
+  _fsync(path)
+
+
 def _remove(path: pathlib.Path) -> None:
   if path.is_dir() and not path.is_symlink():
     shutil.rmtree(path)
@@ -108,10 +116,3 @@ def _fsync(path: pathlib.Path) -> None:
     os.fsync(fd)
   finally:
     os.close(fd)
-
-
-def _fsync_tree(path: pathlib.Path) -> None:
-  if path.is_dir():
-    for child in path.iterdir():
-      _fsync_tree(child)
-  _fsync(path)
