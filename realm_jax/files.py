@@ -59,7 +59,7 @@ def atomic_publish(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       shutil.rmtree(old)
     else:
       os.rename(tmp, path)
-    _fsync(path.parent)
+    fsync(path.parent)
   except OSError as e:
     if e.errno == errno.ENOSPC:
       raise InputError(
@@ -95,12 +95,21 @@ def sha256_file(path: str | os.PathLike) -> str:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def fsync(path: pathlib.Path) -> None:
+  """Forces one file, or one directory's list of names, to the disk."""
+  fd = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(fd)
+  finally:
+    os.close(fd)
+
+
 def fsync_tree(path: pathlib.Path) -> None:
   """Forces a file, or all of a directory, to the disk."""
   if path.is_dir():
     for child in path.iterdir():
       fsync_tree(child)
-  _fsync(path)
+  fsync(path)
 
 
 def _remove(path: pathlib.Path) -> None:
@@ -108,11 +117,3 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path)
   else:
     path.unlink(missing_ok=True)
-
-
-def _fsync(path: pathlib.Path) -> None:
-  fd = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(fd)
-  finally:
-    os.close(fd)
