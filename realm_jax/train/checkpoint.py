@@ -1,0 +1,347 @@
+"""Checkpoints that are whole and checked: Orbax with a sha256 sidecar.
+
+Orbax writes `checkpoints/<step>.orbax-checkpoint-tmp` in the background and
+renames it. Just before the rename we add `sha256.json`, the digest of every
+file in it, and fsync all of it, which Orbax does not: what can be seen under a
+step's number is complete, and a restore finds every flipped byte, which Orbax
+does not either. `config.json` beside it says whose run this is.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from grain import checkpoint as grain_checkpoint
+
+from realm_jax import files
+from realm_jax.config import InputError
+
+_DIGESTS = "sha256.json"
+_STILL_CHANGES = "_CHECKPOINT_METADATA"  # Orbax adds the time of the rename
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# What a second start in a workdir may give otherwise.
+_MAY_DIFFER = (
+  "data.source_cache",
+  "refresh.keep",
+  "train.num_steps",
+  "train.log_every",
+  "train.eval_every",
+  "train.checkpoint_every",
+  "train.keep_checkpoints",
+  "train.max_in_flight",
+)
+
+# Orbax logs each error with a traceback, and raises it as well.
+logging.getLogger("absl").addFilter(lambda r: "/orbax/" not in r.pathname)
+
+
+class Checkpoints:
+  """The checkpoints of one run; at most one save is under way.
+
+  Attributes:
+    path: WORKDIR/checkpoints.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, keep: int = 3):
+    """Opens them, and clears what an interrupted save has left.
+
+    Args:
+      workdir: the run's directory.
+      keep: how many of the newest checkpoints stay.
+    """
+    self.path = _folder(workdir)
+    self._keep = keep
+    self._saving: int | None = None
+    self._checkpointer = ocp.AsyncCheckpointer(
+      ocp.CompositeCheckpointHandler(),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+    )
+    self._remove_unsealed()
+
+  def save(
+    self,
+    step: int,
+    tree: Any,
+    iterator: Iterator | None = None,
+    meta: Mapping[str, Any] | None = None,
+  ) -> None:
+    """Starts a save, which counts once it is complete; see `wait`.
+
+    The arrays are copied before this returns, so they may be donated.
+
+    Args:
+      step: steps done, the checkpoint's name.
+      tree: pytree of arrays, {"state": ..., "index": ...}.
+      iterator: Grain iterator whose position is saved.
+      meta: anything JSON can hold.
+
+    Raises:
+      InputError: no space left, in this save or in the one before.
+    """
+    self.wait()
+    items = {
+      "tree": ocp.args.StandardSave(tree),
+      "meta": ocp.args.JsonSave({"step": step, **(meta or {})}),
+    }
+    if iterator is not None:
+      items["batches"] = grain_checkpoint.CheckpointSave(iterator)
+    self._saving = step
+    with self._disk_full_in_one_line():
+      self._checkpointer.save(
+        self.path / str(step), args=ocp.args.Composite(**items)
+      )
+
+  def wait(self) -> None:
+    """Waits for the save under way, then drops the oldest checkpoints.
+
+    Raises:
+      InputError: no space left; nothing of the save remains.
+    """
+    if self._saving is None:
+      return
+    with self._disk_full_in_one_line():
+      self._checkpointer.wait_until_finished()
+      files.fsync(self.path)
+    self._saving = None
+    if jax.process_index() == 0:
+      for step in _steps(self.path)[: -self._keep]:
+        _delete(self.path / str(step))
+
+  def latest(self) -> int | None:
+    """The newest complete checkpoint's step, None if there is none."""
+    self.wait()
+    return max(_steps(self.path), default=None)
+
+  def restore(
+    self, step: int, tree_like: Any, iterator: Iterator | None = None
+  ) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint back, onto the devices of `tree_like`.
+
+    Args:
+      step: one of those saved.
+      tree_like: pytree of arrays with the shapes and shardings wanted.
+      iterator: Grain iterator, set to where it was.
+
+    Returns:
+      The tree and the meta of the save.
+
+    Raises:
+      InputError: a file is not what was saved, or the tree is another one.
+    """
+    _verify(self.path, step)
+    _check_fits(self.path / str(step), tree_like)
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, tree_like)
+    items = {
+      "tree": ocp.args.StandardRestore(like),
+      "meta": ocp.args.JsonRestore(),
+    }
+    if iterator is not None:
+      items["batches"] = grain_checkpoint.CheckpointRestore(iterator)
+    read = self._checkpointer.restore(
+      self.path / str(step), args=ocp.args.Composite(**items)
+    )
+    return read["tree"], read["meta"]
+
+  def close(self) -> None:
+    """Waits for the save under way and ends Orbax's threads."""
+    self.wait()
+    self._checkpointer.close()
+
+  def _seal(self) -> None:
+    """Runs in the saving thread of process 0 when all files are written."""
+    (tmp,) = self.path.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+    files.fail_point("checkpoint_seal")
+    digests = {
+      str(f.relative_to(tmp)): files.sha256_file(f)
+      for f in sorted(tmp.rglob("*"))
+      if f.is_file() and f.name != _STILL_CHANGES
+    }
+    files.write_json(tmp / _DIGESTS, digests)
+    files.fsync_tree(tmp)
+    files.fail_point("checkpoint_sealed")
+
+  @contextlib.contextmanager
+  def _disk_full_in_one_line(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as e:
+      step, self._saving = self._saving, None
+      self._remove_unsealed()
+      if not _is_disk_full(e):
+        raise
+      raise InputError(
+        f"no space left on the disk of {self.path} while saving step {step}"
+        f" (newest checkpoint: {max(_steps(self.path), default='none')}): free"
+        " some and run the same command again"
+      ) from e
+
+  def _remove_unsealed(self) -> None:
+    """Removes the directories that are no complete checkpoint."""
+    if jax.process_index() == 0 and self.path.exists():
+      sealed = {str(step) for step in _steps(self.path)}
+      for path in self.path.iterdir():
+        if path.name not in sealed:
+          shutil.rmtree(path)
+
+
+def restore_params(
+  workdir: str | os.PathLike, step: int | None = None
+) -> tuple[Any, dict[str, Any], int]:
+  """Reads the params of a run's checkpoint and nothing else of it.
+
+  Args:
+    workdir: the run's directory.
+    step: which one; None for the newest.
+
+  Returns:
+    The params as numpy arrays, the meta of the save, and the step.
+
+  Raises:
+    InputError: there is no such checkpoint, or a file is not what was saved.
+  """
+  path = _folder(workdir)
+  steps = _steps(path)
+  if step is None and not steps:
+    raise InputError(f"{path}: no checkpoint here; has this run been trained?")
+  step = steps[-1] if step is None else step
+  _verify(path, step)
+  with ocp.PyTreeCheckpointer() as reader:
+    saved = reader.metadata(path / str(step) / "tree").item_metadata.tree
+    wanted = {"state": {"params": saved["state"]["params"]}}
+    read = reader.restore(
+      path / str(step) / "tree",
+      args=ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=jax.tree.map(
+          lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+        ),
+        partial_restore=True,
+      ),
+    )
+  meta = files.read_json(path / str(step) / "meta" / "metadata")
+  return read["state"]["params"], meta, step
+
+
+def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
+  """Makes `workdir` this config's run, or checks that it already is.
+
+  How long the run goes on and what it logs may differ from the last start.
+
+  Args:
+    workdir: the run's directory, made if it is not there.
+    config: nested dict of what JSON can hold.
+
+  Raises:
+    InputError: the directory holds the run of another config.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  config = json.loads(json.dumps(config))  # tuples as lists, as in the file
+  if path.exists():
+    held, given = _flat(files.read_json(path)), _flat(config)
+    for key in sorted(held.keys() | given.keys()):
+      old, new = held.get(key, "not set"), given.get(key, "not set")
+      if old != new and key not in _MAY_DIFFER:
+        raise InputError(
+          f"{path}: this workdir holds a run with {key}={old}, not {new}: take"
+          f" another workdir, or give --config.{key}={old}"
+        )
+  if jax.process_index() == 0:
+    files.write_json(path, config)
+
+
+def read_run(workdir: str | os.PathLike) -> dict[str, Any]:
+  """Reads the config of the run in `workdir`."""
+  return files.read_json(pathlib.Path(workdir) / "config.json")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"train": {"batch_size": 8}} as {"train.batch_size": 8}."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping):
+      flat.update(_flat(value, f"{prefix}{key}."))
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+  return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def _steps(path: pathlib.Path) -> list[int]:
+  """Complete checkpoints, oldest first."""
+  found = (p.parent.name for p in path.glob(f"*/{_DIGESTS}"))
+  return sorted(int(name) for name in found if re.fullmatch(r"\d+", name))
+
+
+def _verify(path: pathlib.Path, step: int) -> None:
+  if step not in _steps(path):
+    have = ", ".join(map(str, _steps(path))) or "none"
+    raise InputError(
+      f"{path / str(step)}: no such checkpoint; there are: {have}"
+    )
+  damaged = _damaged_file(path / str(step))
+  if damaged is None:
+    return
+  older = (s for s in reversed(_steps(path)) if s < step)
+  good = next((s for s in older if _damaged_file(path / str(s)) is None), None)
+  mend = "no older one is good: start again in another workdir"
+  if good is not None:
+    mend = f"delete {path / str(step)} to go on from step {good}, which is good"
+  raise InputError(f"{damaged} is not what was saved (sha256 differs): {mend}")
+
+
+def _damaged_file(checkpoint: pathlib.Path) -> pathlib.Path | None:
+  """The first file that is not what it was when it was sealed."""
+  for name, digest in files.read_json(checkpoint / _DIGESTS).items():
+    file = checkpoint / name
+    if not file.exists() or files.sha256_file(file) != digest:
+      return file
+  return None
+
+
+def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:
+  """Compares names and shapes with those saved; Orbax would tell it at length."""
+  with ocp.PyTreeCheckpointer() as reader:
+    saved = _shapes(reader.metadata(checkpoint / "tree").item_metadata.tree)
+  wanted = _shapes(tree_like)
+  for name in sorted(saved.keys() | wanted.keys()):
+    if saved.get(name) != wanted.get(name):
+      raise InputError(
+        f"{checkpoint} is of another model: {name} is"
+        f" {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')}"
+        " here; take the config it was saved with, or another workdir"
+      )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _delete(checkpoint: pathlib.Path) -> None:
+  (checkpoint / _DIGESTS).unlink()  # first: half a checkpoint is none
+  shutil.rmtree(checkpoint)
+
+
+def _is_disk_full(e: BaseException) -> bool:
+  """Whether the disk is the cause; TensorStore tells it in words only."""
+  if getattr(e, "errno", None) in _FULL:
+    return True
+  if any(os.strerror(code) in str(e) for code in _FULL):
+    return True
+  return e.__cause__ is not None and _is_disk_full(e.__cause__)
