@@ -151,7 +151,8 @@ class Checkpoints:
     read = self._checkpointer.restore(
       self.path / str(step), args=ocp.args.Composite(**items)
     )
-    return read["tree"], read["meta"]
+    tree = jax.tree.map(_as_free_as, read["tree"], tree_like)
+    return tree, read["meta"]
 
   def close(self) -> None:
     """Waits for the save under way and ends Orbax's threads."""
@@ -310,6 +311,13 @@ def _damaged_file(checkpoint: pathlib.Path) -> pathlib.Path | None:
     if not file.exists() or files.sha256_file(file) != digest:
       return file
   return None
+
+
+def _as_free_as(array: jax.Array, like: Any) -> jax.Array:
+  """Uncommitted where `like` is: jit may then still move it to the mesh."""
+  if getattr(like, "committed", True):
+    return array
+  return jax.device_put(np.asarray(array))
 
 
 def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:

@@ -27,8 +27,8 @@ HEADLINE = (
   "accuracy",
   "retrieval_utility",
   "null_mass",
+  "exact_match",
   "index_version",
-  "staleness",
 )
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -106,7 +106,7 @@ class Progress:
   """Shows how a run comes on: a bar on a terminal, else a line at times."""
 
   def __init__(self, start: int, num_steps: int):
-    self._start, self._num_steps = start, num_steps
+    self._start, self._num_steps, self._step = start, num_steps, start
     self._began = self._shown = time.monotonic()
     self._bar = None
     if jax.process_index() == 0 and sys.stderr.isatty():
@@ -122,8 +122,11 @@ class Progress:
       self._bar.close()
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
-    """Shows the newest figures after `step` steps."""
-    figures = {k: f"{values[k]:.4g}" for k in HEADLINE if k in values}
+    """Shows the newest figures, those of step `step`."""
+    if step <= self._step:
+      return
+    self._step = step
+    figures = {k: f"{float(values[k]):.4g}" for k in HEADLINE if k in values}
     if self._bar is not None:
       self._bar.set_postfix(figures, refresh=False)
       self._bar.update(step - self._bar.n)
