@@ -1,8 +1,7 @@
-"""Blocks: pieces of articles of at most C wordpieces, and their store on disk.
+"""The block store: a corpus cut into blocks, on disk and memory-mapped.
 
-Whole sentences are packed greedily, never across articles and without
-overlap, as ORQA's wiki_preprocessor does; unlike there, the order of the
-articles fixes the block ids, so the same input gives the same ids.
+Blocks keep the order of their articles, so the same input gives the same ids;
+the hash of the corpus names titles, texts and where the cuts are.
 """
 
 import hashlib
@@ -10,13 +9,14 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from realm_jax import files, types
 from realm_jax.config import InputError
+from realm_jax.data import packing
 from realm_jax.data.articles import Article
 from realm_jax.data.ragged import (
   FlatWriter,
@@ -25,41 +25,9 @@ from realm_jax.data.ragged import (
   open_array,
   take_rows,
 )
-from realm_jax.data.sentences import split_sentences
-from realm_jax.data.tokenizer import Tokenizer, char_to_byte
+from realm_jax.data.tokenizer import Tokenizer
 
-_NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
 _CHUNK = 256  # articles tokenised at once
-
-
-class Block(NamedTuple):
-  """A packed block; text is its sentences joined with one space.
-
-  sentence_starts are offsets into body_ids, sentence_bytes into the UTF-8 of
-  text.
-  """
-
-  title_ids: list[int]
-  body_ids: list[int]
-  sentence_starts: list[int]
-  sentence_bytes: list[int]
-  text: str
-
-
-class _Sentence(NamedTuple):
-  text: str
-  ids: list[int]
-
-
-def pack_blocks(
-  article: Article, tokenizer: Tokenizer, block_len: int
-) -> list[Block]:
-  """Cuts one article into blocks with 3 + title + body <= block_len.
-
-  A title longer than a third of a block is cut for the wordpieces (its text
-  stays whole); a sentence longer than a block is cut between words.
-  """
-  return next(_pack_articles([article], tokenizer, block_len))
 
 
 def write_block_store(
@@ -79,7 +47,7 @@ def write_block_store(
     writer = _StoreWriter(tmp, tokenizer)
     articles = iter(articles)
     while chunk := list(itertools.islice(articles, _CHUNK)):
-      packed = _pack_articles(chunk, tokenizer, block_len)
+      packed = packing.pack_articles(chunk, tokenizer, block_len)
       for article, blocks in zip(chunk, packed, strict=True):
         writer.add(article, blocks)
     meta = writer.close()
@@ -178,7 +146,7 @@ class BlockStore:
     Returns:
       BlockTokens of NumPy arrays, token_ids [num_rows, C - 3].
     """
-    width = block_len - _NUM_SPECIALS
+    width = block_len - packing.NUM_SPECIALS
     rows = len(self) if num_rows is None else num_rows
     token_ids = np.zeros((rows, width), self.tokens.flat.dtype)
     lens = np.zeros(rows, np.int32)
@@ -195,73 +163,6 @@ class BlockStore:
     lens[:n] = np.minimum(self.tokens.lens(), width)
     title_lens[:n] = np.minimum(self.title_lens, width)
     return types.BlockTokens(token_ids, title_lens, lens)
-
-
-def _pack_articles(
-  articles: list[Article], tokenizer: Tokenizer, block_len: int
-) -> Iterator[list[Block]]:
-  texts = [
-    [a.text[start:end] for start, end in split_sentences(a.text)]
-    for a in articles
-  ]
-  titles = tokenizer.encode_batch([a.title for a in articles])
-  ids = iter(tokenizer.encode_batch([s for text in texts for s in text]))
-  for whole_title, sentences in zip(titles, texts, strict=True):
-    title_ids = whole_title[: block_len // 3]
-    room = block_len - _NUM_SPECIALS - len(title_ids)
-    pieces = [
-      piece
-      for text in sentences
-      for piece in _cut(_Sentence(text, next(ids)), tokenizer, room)
-    ]
-    yield [_block(title_ids, group) for group in _pack(pieces, room)]
-
-
-def _pack(sentences: list[_Sentence], room: int) -> Iterator[list[_Sentence]]:
-  group: list[_Sentence] = []
-  used = 0
-  for sentence in sentences:
-    if group and used + len(sentence.ids) > room:
-      yield group
-      group, used = [], 0
-    group.append(sentence)
-    used += len(sentence.ids)
-  if group:
-    yield group
-
-
-def _block(title_ids: list[int], sentences: list[_Sentence]) -> Block:
-  lens = [len(s.ids) for s in sentences]
-  num_bytes = [len(s.text.encode()) + 1 for s in sentences]
-  return Block(
-    title_ids=title_ids,
-    body_ids=[i for s in sentences for i in s.ids],
-    sentence_starts=[0, *itertools.accumulate(lens[:-1])],
-    sentence_bytes=[0, *itertools.accumulate(num_bytes[:-1])],
-    text=" ".join(s.text for s in sentences),
-  )
-
-
-def _cut(
-  sentence: _Sentence, tokenizer: Tokenizer, room: int
-) -> Iterator[_Sentence]:
-  """Yields the sentence, in pieces of at most `room` wordpieces."""
-  if not sentence.ids:
-    return
-  while len(sentence.ids) > room:
-    head, tail = _cut_once(sentence.text, tokenizer, room)
-    yield _Sentence(head, tokenizer.encode(head)[:room])
-    sentence = _Sentence(tail, tokenizer.encode(tail))
-  if sentence.ids:
-    yield sentence
-
-
-def _cut_once(text: str, tokenizer: Tokenizer, room: int) -> tuple[str, str]:
-  _, offsets = tokenizer.encode_with_offsets(text)
-  limit = char_to_byte(text).index(offsets[room][0])
-  space = text.rfind(" ", 1, limit)
-  at = space if space > 0 else limit
-  return text[:at].strip(), text[at:].strip()
 
 
 class _StoreWriter:
@@ -290,7 +191,7 @@ class _StoreWriter:
       ("num_articles", "num_blocks", "num_sentences", "num_tokens"), 0
     )
 
-  def add(self, article: Article, blocks: list[Block]) -> None:
+  def add(self, article: Article, blocks: list[packing.Block]) -> None:
     row = self._counts["num_articles"]
     self._counts["num_articles"] += 1
     self._ragged["article_ids"].append_text(article.id)

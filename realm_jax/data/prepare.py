@@ -19,12 +19,20 @@ from absl import logging
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import blocks, qa, salient_spans, sources, texts, tokenizer
+from realm_jax.data import (
+  blocks,
+  qa,
+  salient_spans,
+  sources,
+  text_store,
+  texts,
+  tokenizer,
+)
 from realm_jax.data.articles import Article, jsonl_files, read_articles
 
 # A vocabulary hardly changes beyond so many articles, and it is made in memory.
 _VOCABULARY_ARTICLES = 500_000
-_SPLITS = texts.SPLITS
+_SPLITS = text_store.SPLITS
 
 
 def prepare(
@@ -118,7 +126,7 @@ class _Preparation:
     path = self._dir / "text" / str(number)
     if not path.exists():
       logging.info("making the texts of %s", name)
-      texts.write_text_store(
+      text_store.write_text_store(
         path,
         self._records(name),
         self._tokenizer,
@@ -127,7 +135,7 @@ class _Preparation:
       )
     return files.read_json(path / "meta.json")
 
-  def _records(self, name: str) -> Iterator[texts.Record]:
+  def _records(self, name: str) -> Iterator[text_store.Record]:
     if name == "sentences":
       return texts.block_sentences(self._store, self._annotate, self._held_out)
     if name == "lead_lines":

@@ -14,13 +14,14 @@ import string
 from collections.abc import Iterable, Sequence
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, normalizers, trainers
 
 from realm_jax import files
 from realm_jax.config import InputError
+from realm_jax.data import wordpieces
+from realm_jax.data.wordpieces import Offsets
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-Offsets = list[tuple[int, int]]
 
 
 class Tokenizer:
@@ -33,7 +34,7 @@ class Tokenizer:
     hash: hex sha256 of the vocabulary and the options.
   """
 
-  def __init__(self, backend: "_WordPiece | _SentencePiece"):
+  def __init__(self, backend: wordpieces.WordPiece | wordpieces.SentencePiece):
     self._backend = backend
     self.kind = backend.kind
     self.vocab_size = len(backend.pieces)
@@ -97,10 +98,12 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
   directory = pathlib.Path(directory)
   meta = files.read_json(directory / "meta.json")
   if meta["kind"] == "sentencepiece":
-    model = (directory / _SentencePiece.file).read_bytes()
-    tokenizer = Tokenizer(_SentencePiece(model))
+    model = (directory / wordpieces.SentencePiece.file).read_bytes()
+    tokenizer = Tokenizer(wordpieces.SentencePiece(model))
   else:
-    tokenizer = load_vocab(directory / _WordPiece.file, meta["lower_case"])
+    tokenizer = load_vocab(
+      directory / wordpieces.WordPiece.file, meta["lower_case"]
+    )
   if tokenizer.hash != meta["hash"]:
     raise InputError(
       f"{directory}: the vocabulary is not the one that meta.json names"
@@ -131,7 +134,7 @@ def load_vocab(path: str | os.PathLike, lower_case: bool = True) -> Tokenizer:
       raise InputError(
         f"{path}: lacks {special}; expected a BERT vocab.txt, one piece a line"
       )
-  return Tokenizer(_WordPiece(pieces, lower_case))
+  return Tokenizer(wordpieces.WordPiece(pieces, lower_case))
 
 
 def train_wordpiece(
@@ -141,7 +144,7 @@ def train_wordpiece(
   _check_size(vocab_size)
   texts = list(texts)
   trained = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-  trained.normalizer, trained.pre_tokenizer = _bert_text(lower_case)
+  trained.normalizer, trained.pre_tokenizer = wordpieces.bert_text(lower_case)
   alphabet = _alphabet(texts, trained.normalizer, vocab_size // 16)
   trainer = trainers.WordPieceTrainer(
     vocab_size=vocab_size,
@@ -155,7 +158,9 @@ def train_wordpiece(
   )
   trained.train_from_iterator(texts, trainer)
   vocab = trained.get_vocab()
-  return Tokenizer(_WordPiece(sorted(vocab, key=vocab.get), lower_case))
+  return Tokenizer(
+    wordpieces.WordPiece(sorted(vocab, key=vocab.get), lower_case)
+  )
 
 
 def train_sentencepiece(
@@ -193,92 +198,7 @@ def train_sentencepiece(
       f"tokenizer.vocab_size={vocab_size}: SentencePiece cannot make it from"
       f" these texts ({str(e).splitlines()[-1].strip()})"
     ) from e
-  return Tokenizer(_SentencePiece(model.getvalue()))
-
-
-class _WordPiece:
-  """BERT's WordPiece: the pieces in a text file, applied by `tokenizers`."""
-
-  kind = "wordpiece"
-  file = "vocab.txt"
-
-  def __init__(self, pieces: list[str], lower_case: bool):
-    self.pieces = pieces
-    self.options = {"lower_case": lower_case}
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    self._model = tokenizers.Tokenizer(
-      models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100)
-    )
-    self._model.normalizer, self._model.pre_tokenizer = _bert_text(lower_case)
-    self._model.decoder = decoders.WordPiece()
-
-  def identity(self) -> bytes:
-    return json.dumps([self.kind, self.options, self.pieces]).encode()
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    return [e.ids for e in self._model.encode_batch_fast(texts)]
-
-  def encode_batch_with_offsets(
-    self, texts: Sequence[str]
-  ) -> list[tuple[list[int], Offsets]]:
-    return [(e.ids, e.offsets) for e in self._model.encode_batch(texts)]
-
-  def decode(self, ids: list[int]) -> str:
-    return self._model.decode(ids, skip_special_tokens=False)
-
-  def save(self, directory: pathlib.Path) -> None:
-    text = "\n".join(self.pieces) + "\n"
-    (directory / self.file).write_text(text, encoding="utf-8")
-
-
-class _SentencePiece:
-  """A SentencePiece model, kept as its own serialised bytes."""
-
-  kind = "sentencepiece"
-  file = "spm.model"
-  options: dict[str, bool] = {}  # noqa: RUF012 - the model holds its options
-
-  def __init__(self, model: bytes):
-    import sentencepiece
-
-    self._bytes = model
-    self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
-    self.pieces = [
-      self._model.id_to_piece(i) for i in range(self._model.vocab_size())
-    ]
-
-  def identity(self) -> bytes:
-    return self.kind.encode() + self._bytes
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    return self._model.encode(list(texts), num_threads=1)
-
-  def encode_batch_with_offsets(
-    self, texts: Sequence[str]
-  ) -> list[tuple[list[int], Offsets]]:
-    return [self._encode_with_offsets(text) for text in texts]
-
-  def _encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
-    ids, offsets = [], []
-    for piece in self._model.encode(text, out_type="immutable_proto").pieces:
-      start = piece.begin
-      while start < piece.end and text[start].isspace():
-        start += 1  # a piece "▁word" claims the space before the word
-      ids.append(piece.id)
-      offsets.append((start, piece.end))
-    return ids, offsets
-
-  def decode(self, ids: list[int]) -> str:
-    return self._model.decode(ids)
-
-  def save(self, directory: pathlib.Path) -> None:
-    (directory / self.file).write_bytes(self._bytes)
-
-
-def _bert_text(lower_case: bool):
-  """BERT's cleaning and word splitting."""
-  normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-  return normalizer, pre_tokenizers.BertPreTokenizer()
+  return Tokenizer(wordpieces.SentencePiece(model.getvalue()))
 
 
 def _alphabet(
