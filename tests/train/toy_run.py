@@ -57,7 +57,7 @@ def _stack(examples) -> Batch:
 
 def make_batches():
   """Shuffled, endless, with a position that can be saved."""
-  data = grain.MapDataset.range(100, 133).shuffle(seed=3).repeat()
+  data = grain.MapDataset.range(100, 233).shuffle(seed=3).repeat()
   data = data.map(_example).batch(BATCH, batch_fn=_stack)
   return iter(
     data.to_iter_dataset(
@@ -129,7 +129,7 @@ def signalled(batches, options):
   return batches
 
 
-def run(workdir, batches=None, **changes):
+def run(workdir, batches=None, place=None, **changes):
   """Trains; returns the last state."""
   options = {**DEFAULTS, **changes}
   checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
@@ -146,7 +146,7 @@ def run(workdir, batches=None, **changes):
   state, _ = loop.train(
     step_fn=make_step(tx, options),
     state=state,
-    index=Index(jnp.ones((3, WIDTH)), jnp.int32(0)),
+    index=sharding.replicate(Index(jnp.ones((3, WIDTH)), jnp.int32(0)), mesh),
     batches=signalled(batches or make_batches(), options),
     num_steps=options["num_steps"],
     workdir=workdir,
@@ -159,7 +159,7 @@ def run(workdir, batches=None, **changes):
     refresh=make_refresh(options["refresh_every"]),
     evaluators=(("toy", evaluate),),
     meta={"tokenizer_hash": "abc"},
-    place_batch=lambda batch: sharding.shard_batch(batch, mesh),
+    place_batch=place or (lambda batch: sharding.shard_batch(batch, mesh)),
   )
   return state
 

@@ -1,0 +1,184 @@
+"""The loop: bit-equal resumes, bad losses named, signals, the bounded window."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realm_jax.config import InputError
+from realm_jax.train import checkpoint, loop, metrics
+
+_TOY = pathlib.Path(__file__).with_name("toy_run.py")
+_spec = importlib.util.spec_from_file_location("toy_run", _TOY)
+toy_run = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy_run)
+
+
+def _figures(workdir):
+  """What must be the same in two runs of the same thing."""
+  return [
+    {k: v for k, v in line.items() if k not in metrics.TIMINGS}
+    for line in metrics.read_metrics(workdir)
+  ]
+
+
+def _kernel(state):
+  return np.asarray(state.params["toy"]["kernel"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """A run that nothing interrupts: its workdir and its last state."""
+  workdir = tmp_path_factory.mktemp("whole")
+  return workdir, toy_run.run(workdir)
+
+
+def test_lines_are_on_cadence_and_where_the_index_was_swapped(whole):
+  lines = _figures(whole[0])
+  steps = [line["step"] for line in lines if "loss" in line]
+  assert steps == sorted({*range(2, 25, 2), 11, 21})
+  swaps = [line["step"] for line in lines if "swap_norm" in line]
+  assert swaps == [6, 11, 16, 21]
+  assert [x["step"] for x in lines if "toy/norm" in x] == [6, 12, 18, 24]
+  timed = metrics.read_metrics(whole[0])
+  assert all(x["input_seconds"] > 0 for x in timed if "loss" in x)
+  assert any(x.get("steps_per_second", 0) > 0 for x in timed)
+
+
+def test_loss_of_each_line_is_that_steps_own(whole, tmp_path):
+  toy_run.run(tmp_path, log_every=1, max_in_flight=1)
+  every = {x["step"]: x["loss"] for x in _figures(tmp_path) if "loss" in x}
+  lines = [x for x in _figures(whole[0]) if "loss" in x]
+  assert {x["step"]: x["loss"] for x in lines}.items() <= every.items()
+
+
+def test_finished_run_started_again_changes_nothing(whole):
+  before = (whole[0] / "metrics.jsonl").read_bytes()
+  state = toy_run.run(whole[0])
+  np.testing.assert_array_equal(_kernel(state), _kernel(whole[1]))
+  assert (whole[0] / "metrics.jsonl").read_bytes() == before
+
+
+def _start_and_die(workdir, fail_at):
+  env = {**os.environ, "REALM_FAIL_AT": fail_at}
+  command = [sys.executable, str(_TOY), str(workdir)]
+  done = subprocess.run(
+    command, env=env, check=False, capture_output=True, text=True
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_killed_twice_and_resumed_gives_the_same_bits(whole, tmp_path):
+  _start_and_die(tmp_path, "train_step_15:kill")
+  with (tmp_path / "metrics.jsonl").open("a") as f:
+    f.write('{"step": 15, "lo')  # a line that the kill has torn
+  _start_and_die(tmp_path, "checkpoint_seal:kill")  # while it saves
+  newest = checkpoint.Checkpoints(tmp_path).latest()
+  assert newest in (8, 12)
+  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == sorted(
+    (str(newest - 4), str(newest))
+  )
+  state = toy_run.run(tmp_path)
+  np.testing.assert_array_equal(_kernel(state), _kernel(whole[1]))
+  assert _figures(tmp_path) == _figures(whole[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_step_saves_and_the_next_start_goes_on(
+  whole, tmp_path, number, capsys
+):
+  with pytest.raises(SystemExit) as e:
+    toy_run.run(tmp_path, signal_at=7, signal=int(number))
+  assert e.value.code == 128 + number
+  assert f"{number.name}: stopped after step 7" in capsys.readouterr().err
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert checkpoint.Checkpoints(tmp_path).latest() == 7
+  toy_run.run(tmp_path)
+  assert _figures(tmp_path) == _figures(whole[0])
+
+
+def test_second_signal_acts_at_once():
+  with pytest.raises(KeyboardInterrupt), loop._StopSignals() as stop_asked:
+    signal.raise_signal(signal.SIGINT)
+    assert stop_asked(1)
+    signal.raise_signal(signal.SIGINT)
+
+
+def _batch_ids():
+  batches = toy_run.make_batches()
+  return [next(batches).example_ids.tolist() for _ in range(24)]
+
+
+@pytest.mark.parametrize(
+  ("option", "figure"),
+  [("bad_example", "loss is nan"), ("bad_gradient", "grad_norm is nan")],
+)
+def test_bad_loss_names_step_examples_and_last_good_checkpoint(
+  tmp_path, option, figure
+):
+  ids = _batch_ids()
+  with pytest.raises(InputError) as e:
+    toy_run.run(tmp_path, **{option: ids[9][5]})
+  told = str(e.value)
+  assert told.startswith(f"{figure} at step 10, examples ")
+  assert ", ".join(map(str, ids[9])) in told
+  assert f"last good checkpoint: 8 in {tmp_path}" in told
+  assert "\n" not in told
+  assert checkpoint.Checkpoints(tmp_path).latest() == 8
+
+
+def test_no_more_steps_under_way_than_allowed():
+  flight = loop._Flight(
+    3, 1, 9, None, types.SimpleNamespace(write=lambda *_: None)
+  )
+  for step in range(1, 8):
+    flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, 0.1)
+    assert flight.landed == max(0, step - 3)
+  flight.drain()
+  assert flight.landed == 7
+
+
+def test_fewer_steps_than_done_is_refused(whole):
+  with pytest.raises(InputError, match=r"at step 24 already.*num_steps=20"):
+    toy_run.run(whole[0], num_steps=20)
+
+
+def test_end_of_the_data_is_named(tmp_path):
+  class Short:
+    def __init__(self):
+      self.left = 3
+      self.batches = toy_run.make_batches()
+
+    def __next__(self):
+      self.left -= 1
+      if self.left < 0:
+        raise StopIteration
+      return next(self.batches)
+
+  with pytest.raises(InputError, match="ended before step 4"):
+    toy_run.run(tmp_path, batches=Short(), checkpoint_every=0)
+
+
+def test_disk_full_while_saving_is_one_line_and_leaves_nothing(
+  whole, tmp_path, monkeypatch
+):
+  monkeypatch.setenv("REALM_FAIL_AT", "checkpoint_seal:disk_full")
+  with pytest.raises(InputError, match=r"no space left.*saving step 4") as e:
+    toy_run.run(tmp_path)
+  assert "\n" not in str(e.value)
+  assert list((tmp_path / "checkpoints").iterdir()) == []
+  monkeypatch.delenv("REALM_FAIL_AT")
+  toy_run.run(tmp_path)
+  assert _figures(tmp_path) == _figures(whole[0])
+
+
+def test_hidden_copy_to_the_device_is_refused(tmp_path):
+  with pytest.raises(Exception, match="Disallowed host-to-device"):
+    toy_run.run(tmp_path, place=lambda batch: batch)
