@@ -1,0 +1,203 @@
+"""A finished (or still growing) run, opened for reading on one device.
+
+Params of the newest good checkpoint, tokenizer, block store and newest index
+version, checked against each other. Nothing is written.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from realm_jax.config import InputError, RealmConfig
+from realm_jax.data.blocks import BlockStore
+from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
+from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from realm_jax.models.reader import RealmReader
+from realm_jax.retrieval import index as versions
+from realm_jax.retrieval.candidates import Specials
+from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
+from realm_jax.retrieval.refresh import BlockEmbedder, padded_rows
+from realm_jax.train import checkpoint
+from realm_jax.types import BlockTokens
+
+# The sub-runs of a demo folder, the most able first.
+_SUB_RUNS = ("finetune", "pretrain", "ict")
+_SLICE = 128  # blocks embedded at a time where the run has no index
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run and all that its models need.
+
+  Attributes:
+    workdir: its directory.
+    config: its config.json.
+    step: training steps of the params.
+    params: {"embedder", ["encoder"], ["reader"]}, on the device.
+    tokenizer: of queries and blocks.
+    store: the blocks.
+    tokens: of all N blocks, on the device.
+    block_emb: [N, P] the newest index version, on the device.
+    index_version: its number; None: the run has none, it was made just now.
+    retrieval: the search.
+    realm: the pre-training model, None where the run has no encoder.
+    open_qa: the reader's model, None where the run has no reader.
+  """
+
+  workdir: pathlib.Path
+  config: dict[str, Any]
+  step: int
+  params: dict[str, Any]
+  tokenizer: Tokenizer
+  store: BlockStore
+  tokens: BlockTokens
+  block_emb: jax.Array
+  index_version: int | None
+  retrieval: Retrieval
+  realm: Realm | None
+  open_qa: OpenQa | None
+
+
+def find_run(workdir: str | pathlib.Path) -> pathlib.Path:
+  """The run that a workdir is, or its most able sub-run if it is a demo's.
+
+  Raises:
+    InputError: there is no trained run.
+  """
+  workdir = pathlib.Path(workdir)
+  for path in (workdir, *(workdir / name for name in _SUB_RUNS)):
+    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+      return path
+  raise InputError(
+    f"--workdir={workdir}: no trained run here, nor in {', '.join(_SUB_RUNS)}"
+    " under it (wanted config.json and checkpoints/)"
+  )
+
+
+def open_run(workdir: str | pathlib.Path) -> Run:
+  """Opens the run of a workdir; see `find_run`.
+
+  Raises:
+    InputError: no run, no data, or parts that don't belong together.
+  """
+  workdir = find_run(workdir)
+  config = checkpoint.read_run(workdir)
+  params, meta, step = checkpoint.restore_params(workdir)
+  data = _find_data(config, workdir)
+  tokenizer, store = (
+    load_tokenizer(data / "tokenizer"),
+    BlockStore(data / "blocks"),
+  )
+  _check_same(workdir, data, meta, tokenizer, store)
+  retrieval = Retrieval(
+    RealmEmbedder(_sizes(config, "embedder", tokenizer, store)),
+    Specials.of(tokenizer),
+    num_blocks=len(store),
+    score_scale=config["score_scale"],
+  )
+  params = jax.device_put(params)
+  tokens = store.device_tokens(
+    config["block_len"], padded_rows(len(store), 1, _SLICE)
+  )
+  tokens = jax.device_put(tokens)
+  version = versions.latest_version(workdir)
+  return Run(
+    workdir=workdir,
+    config=config,
+    step=step,
+    params=params,
+    tokenizer=tokenizer,
+    store=store,
+    tokens=tokens,
+    block_emb=_block_emb(workdir, version, retrieval, params, tokens, meta),
+    index_version=version,
+    retrieval=retrieval,
+    realm=_realm(config, params, retrieval, tokenizer, store),
+    open_qa=_open_qa(config, params, retrieval, tokenizer, store),
+  )
+
+
+def _find_data(config: dict, workdir: pathlib.Path) -> pathlib.Path:
+  """Where the config says, else beside the run (a folder that was moved)."""
+  named = pathlib.Path(config["data"]["dir"] or workdir / "data")
+  for path in (named, workdir / "data", workdir.parent / "data"):
+    if (path / "manifest.json").is_file():
+      return path
+  raise InputError(
+    f"{workdir}/config.json: no prepared data in data.dir={named}: put it"
+    f" there, or at {workdir}/data"
+  )
+
+
+def _check_same(workdir, data, meta, tokenizer, store):
+  have = {
+    "tokenizer_hash": tokenizer.hash,
+    "corpus_hash": store.meta["corpus_hash"],
+  }
+  if store.meta["tokenizer_hash"] != tokenizer.hash:
+    raise InputError(
+      f"{data}/blocks was made with another tokenizer than {data}/tokenizer:"
+      " run experiments.prepare_data again"
+    )
+  for key, value in have.items():
+    if meta.get(key) != value:
+      raise InputError(
+        f"{workdir}/checkpoints: {key} is {meta.get(key)!r}, but {data} has"
+        f" {value!r}: use the data this run was trained on"
+      )
+
+
+def _sizes(config, part, tokenizer, store, **more) -> RealmConfig:
+  return RealmConfig.from_dict(
+    {
+      **config[part],
+      "vocab_size": tokenizer.vocab_size,
+      "pad_token_id": tokenizer.pad_id,
+      "num_block_records": len(store),
+      **more,
+    }
+  )
+
+
+def _block_emb(workdir, version, retrieval, params, tokens, meta):
+  """The newest index version; blocks embedded now where there is none."""
+  if version is None:
+    embedder = BlockEmbedder(retrieval, _SLICE)
+    return embedder.embed_all(params["embedder"], tokens)
+  size = retrieval.embedder.config.retriever_proj_size
+  expect = {
+    **{key: meta[key] for key in ("tokenizer_hash", "corpus_hash")},
+    "shape": (retrieval.num_blocks, size),
+  }
+  block_emb, _ = versions.read_version(workdir, version, expect)
+  return jax.device_put(np.asarray(block_emb))
+
+
+def _realm(config, params, retrieval, tokenizer, store):
+  if "encoder" not in params:
+    return None
+  return Realm(
+    retrieval,
+    RealmKnowledgeAugEncoder(_sizes(config, "encoder", tokenizer, store)),
+    num_candidates=config["num_candidates"],
+    body_len=config["body_len"],
+    marginalise=config["marginalise"],
+  )
+
+
+def _open_qa(config, params, retrieval, tokenizer, store):
+  if "reader" not in params:
+    return None
+  names = ("max_span_width", "reader_beam_size", "searcher_beam_size")
+  beams = {name: config[name] for name in names}
+  reader = RealmReader(_sizes(config, "encoder", tokenizer, store, **beams))
+  return OpenQa(
+    retrieval,
+    reader,
+    body_len=config["body_len"],
+    embed_found=config["embed_found"],
+  )
