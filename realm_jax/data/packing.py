@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from realm_jax.data.articles import Article
 from realm_jax.data.sentences import split_sentences
-from realm_jax.data.tokenizer import Tokenizer, char_to_byte
+from realm_jax.data.tokenizer import Tokenizer
+from realm_jax.data.wordpieces import char_to_byte
 
 NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
 

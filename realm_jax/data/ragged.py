@@ -114,4 +114,4 @@ def take_rows(
     return np.full((len(starts), width), fill, np.int32)
   index = np.minimum(starts[:, None] + columns, len(flat) - 1)
   inside = columns < lens[:, None]
-  return np.where(inside, flat[index], fill).astype(np.int32)
+  return np.where(inside, flat[index].astype(np.int32), fill)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from realm_jax.config import InputError
 from realm_jax.data.sentences import split_sentences
-from realm_jax.data.tokenizer import char_to_byte
+from realm_jax.data.wordpieces import char_to_byte
 
 Span = tuple[int, int, str]
 Annotator = Callable[[str, str], list[Span]]

@@ -18,7 +18,7 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.salient_spans import Annotator
 from realm_jax.data.sentences import split_sentences
 from realm_jax.data.sources import LeadQuestion, words
-from realm_jax.data.tokenizer import char_to_byte
+from realm_jax.data.wordpieces import char_to_byte
 
 
 def block_sentences(

@@ -60,11 +60,7 @@ class Tokenizer:
     self, texts: Sequence[str]
   ) -> list[tuple[list[int], Offsets]]:
     """encode_with_offsets of many texts."""
-    encoded = self._backend.encode_batch_with_offsets(texts)
-    return [
-      (ids, _to_bytes(text, offsets))
-      for text, (ids, offsets) in zip(texts, encoded, strict=True)
-    ]
+    return self._backend.encode_batch_with_offsets(texts)
 
   def decode(self, ids: Iterable[int]) -> str:
     """Text of ids; specials are left out."""
@@ -169,7 +165,7 @@ def train_sentencepiece(
   """Trains a SentencePiece unigram model.
 
   Raises:
-    InputError: the texts are too few for vocab_size.
+    InputError: vocab_size is less than the characters need.
   """
   import io
 
@@ -182,6 +178,7 @@ def train_sentencepiece(
       sentence_iterator=iter(texts),
       model_writer=model,
       vocab_size=vocab_size,
+      hard_vocab_limit=False,  # few texts give fewer pieces, as with WordPiece
       pad_id=0,
       unk_id=1,
       bos_id=-1,
@@ -223,22 +220,6 @@ def _continuations(alphabet: list[str]) -> list[str]:
     for c in alphabet
     if c not in alone and not "\u4e00" <= c <= "\u9fff"
   ]
-
-
-def _to_bytes(text: str, offsets: Offsets) -> Offsets:
-  if text.isascii():
-    return offsets
-  at = char_to_byte(text)
-  return [(at[start], at[end]) for start, end in offsets]
-
-
-def char_to_byte(text: str) -> list[int]:
-  """Byte offset of each character of a text, and of its end."""
-  at, byte = [], 0
-  for char in text:
-    at.append(byte)
-    byte += len(char.encode())
-  return [*at, byte]
 
 
 def _check_size(vocab_size: int) -> None:

@@ -1,4 +1,4 @@
-"""The two libraries behind Tokenizer; offsets are characters here."""
+"""The two libraries behind Tokenizer, brought to one form."""
 
 import json
 import pathlib
@@ -35,7 +35,11 @@ class WordPiece:
   def encode_batch_with_offsets(
     self, texts: Sequence[str]
   ) -> list[tuple[list[int], Offsets]]:
-    return [(e.ids, e.offsets) for e in self._model.encode_batch(texts)]
+    encoded = self._model.encode_batch(texts)
+    return [
+      (e.ids, _to_bytes(text, e.offsets))
+      for text, e in zip(texts, encoded, strict=True)
+    ]
 
   def decode(self, ids: list[int]) -> str:
     return self._model.decode(ids, skip_special_tokens=False)
@@ -74,10 +78,10 @@ class SentencePiece:
 
   def _encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
     ids, offsets = [], []
-    for piece in self._model.encode(text, out_type="immutable_proto").pieces:
-      start = piece.begin
-      while start < piece.end and text[start].isspace():
-        start += 1  # a piece "▁word" claims the space before the word
+    for piece in self._model.encode(text, out_type="proto").pieces:
+      blank = len(piece.surface) - len(piece.surface.lstrip())
+      # A piece "▁word" claims the space before the word.
+      start = piece.begin + len(piece.surface[:blank].encode())
       ids.append(piece.id)
       offsets.append((start, piece.end))
     return ids, offsets
@@ -93,3 +97,19 @@ def bert_text(lower_case: bool):
   """BERT's cleaning and word splitting."""
   normalizer = normalizers.BertNormalizer(lowercase=lower_case)
   return normalizer, pre_tokenizers.BertPreTokenizer()
+
+
+def _to_bytes(text: str, offsets: Offsets) -> Offsets:
+  if text.isascii():
+    return offsets
+  at = char_to_byte(text)
+  return [(at[start], at[end]) for start, end in offsets]
+
+
+def char_to_byte(text: str) -> list[int]:
+  """Byte offset of each character of a text, and of its end."""
+  at, byte = [], 0
+  for char in text:
+    at.append(byte)
+    byte += len(char.encode())
+  return [*at, byte]

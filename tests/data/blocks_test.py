@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from realm_jax.config import InputError
+from realm_jax.data import blocks, packing
+from realm_jax.data.articles import Article
+
+
+def test_blocks_hold_whole_sentences_greedily(articles, tok):
+  block_len = 40
+  packed = packing.pack_blocks(articles[3], tok, block_len)
+  assert len(packed) > 1
+  title = tok.encode("Moon")
+  for block, after in zip(packed, [*packed[1:], None], strict=True):
+    used = 3 + len(title) + len(block.body_ids)
+    assert block.title_ids == title
+    assert used <= block_len
+    assert tok.encode(block.text) == block.body_ids
+    if after:  # its first sentence had no room left
+      ends = [*after.sentence_starts, len(after.body_ids)]
+      assert used + ends[1] > block_len
+  assert " ".join(b.text for b in packed) == articles[3].text
+
+
+def test_a_long_sentence_is_cut_between_words(tok):
+  text = " ".join(["Moon orbits Earth"] * 30)
+  packed = packing.pack_blocks(Article("x", "Moon", text), tok, 20)
+  assert all(3 + 1 + len(b.body_ids) <= 20 for b in packed)
+  assert " ".join(b.text for b in packed) == text
+  unbroken = "1234567890" * 9  # no space to cut at
+  packed = packing.pack_blocks(Article("x", "Moon", unbroken), tok, 20)
+  assert "".join(b.text for b in packed) == unbroken
+
+
+def test_a_long_title_leaves_room(tok):
+  article = Article("x", "Moon " * 50, "Neil Armstrong walked.")
+  (block,) = packing.pack_blocks(article, tok, 30)
+  assert len(block.title_ids) == 10
+  assert block.text == "Neil Armstrong walked."
+
+
+def test_store_gives_back_what_was_packed(articles, tok, store):
+  packed = [(a, b) for a in articles for b in packing.pack_blocks(a, tok, 40)]
+  assert len(store) == len(packed) == store.meta["num_blocks"]
+  for i, (article, block) in enumerate(packed):
+    assert store.title(i) == article.title
+    assert store.article_id(i) == article.id
+    assert store.text(i) == block.text
+    assert store.title_ids(i).tolist() == block.title_ids
+    assert store.body_ids(i).tolist() == block.body_ids
+    assert store.sentence_starts(i).tolist() == block.sentence_starts
+    assert " ".join(store.sentences(i)) == block.text
+  assert store.tokens.flat.dtype == np.uint16
+  assert store.meta["tokenizer_hash"] == tok.hash
+
+
+def test_blocks_of_an_article(store):
+  for article_id in ("a1", "a2", "a3", "a4", "missing"):
+    expected = [
+      i for i in range(len(store)) if store.article_id(i) == article_id
+    ]
+    assert store.block_of_article(article_id) == expected
+  assert store.block_of_article("a3") == []
+
+
+def test_sentence_table_against_the_blocks(store):
+  block, start, length = store.sentence_table()
+  expected = []
+  for i in range(len(store)):
+    ends = [*store.sentence_starts(i)[1:], len(store.body_ids(i))]
+    expected += [
+      (i, a, b - a) for a, b in zip(store.sentence_starts(i), ends, strict=True)
+    ]
+  assert list(zip(block, start, length, strict=True)) == expected
+
+
+def test_device_tokens(store):
+  tokens = store.device_tokens(14, num_rows=len(store) + 2)
+  assert tokens.token_ids.shape == (len(store) + 2, 11)
+  for i in range(len(store)):
+    row = [*store.title_ids(i), *store.body_ids(i)][:11]
+    assert tokens.token_ids[i].tolist() == row + [0] * (11 - len(row))
+    assert tokens.lens[i] == len(row)
+    assert tokens.title_lens[i] == len(store.title_ids(i))
+  assert not tokens.token_ids[len(store) :].any()
+  assert not tokens.lens[len(store) :].any()
+
+
+def test_hash_names_the_corpus(articles, tok, store, tmp_path):
+  def corpus_hash(name, corpus, block_len=40):
+    blocks.write_block_store(tmp_path / name, corpus, tok, block_len)
+    return blocks.BlockStore(tmp_path / name).meta["corpus_hash"]
+
+  assert corpus_hash("same", articles) == store.meta["corpus_hash"]
+  assert corpus_hash("order", articles[::-1]) != store.meta["corpus_hash"]
+  assert corpus_hash("cuts", articles, 30) != store.meta["corpus_hash"]
+
+
+def test_empty_corpus_leaves_nothing(articles, tok, tmp_path):
+  with pytest.raises(InputError, match="empty corpus"):
+    blocks.write_block_store(tmp_path / "b", articles[2:3], tok, 40)
+  assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_nothing(articles, tok, tmp_path, monkeypatch):
+  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  with pytest.raises(InputError, match="no space left"):
+    blocks.write_block_store(tmp_path / "b", articles, tok, 40)
+  assert not list(tmp_path.iterdir())
