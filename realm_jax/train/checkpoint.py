@@ -1,10 +1,10 @@
 """Checkpoints that are whole and checked: Orbax with a sha256 sidecar.
 
 Orbax writes `checkpoints/<step>.orbax-checkpoint-tmp` in the background and
-renames it. Just before the rename we add `sha256.json`, the digest of every
-file in it, and fsync all of it, which Orbax does not: what can be seen under a
-step's number is complete, and a restore finds every flipped byte, which Orbax
-does not either. `config.json` beside it says whose run this is.
+renames it. Just before the rename we seal it (see sealed.py), so that what can
+be seen under a step's number is complete, on the disk, and checked to the last
+byte when it is read: Orbax alone calls no fsync and restores flipped bytes
+without a word. `config.json` beside it says whose run this is.
 """
 
 import contextlib
@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import pathlib
-import re
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,8 +23,8 @@ from grain import checkpoint as grain_checkpoint
 
 from realm_jax import files
 from realm_jax.config import InputError
+from realm_jax.train import sealed
 
-_DIGESTS = "sha256.json"
 _STILL_CHANGES = "_CHECKPOINT_METADATA"  # Orbax adds the time of the rename
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -54,12 +52,16 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str | os.PathLike, keep: int = 3):
-    """Opens them, and clears what an interrupted save has left.
+    """Opens them; writes nothing, so a running run's can be opened too.
 
     Args:
       workdir: the run's directory.
-      keep: how many of the newest checkpoints stay.
+      keep: how many of the newest checkpoints stay, at least 1.
     """
+    if keep < 1:
+      raise InputError(
+        f"config train.keep_checkpoints={keep}: wanted 1 or more"
+      )
     self.path = _folder(workdir)
     self._keep = keep
     self._saving: int | None = None
@@ -67,7 +69,6 @@ class Checkpoints:
       ocp.CompositeCheckpointHandler(),
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
     )
-    self._remove_unsealed()
 
   def save(
     self,
@@ -96,6 +97,7 @@ class Checkpoints:
     }
     if iterator is not None:
       items["batches"] = grain_checkpoint.CheckpointSave(iterator)
+    self._remove_unsealed()  # what a killed save has left
     self._saving = step
     with self._disk_full_in_one_line():
       self._checkpointer.save(
@@ -115,13 +117,13 @@ class Checkpoints:
       files.fsync(self.path)
     self._saving = None
     if jax.process_index() == 0:
-      for step in _steps(self.path)[: -self._keep]:
-        _delete(self.path / str(step))
+      for step in sealed.numbers(self.path)[: -self._keep]:
+        sealed.remove(self.path / str(step))
 
   def latest(self) -> int | None:
     """The newest complete checkpoint's step, None if there is none."""
     self.wait()
-    return max(_steps(self.path), default=None)
+    return max(sealed.numbers(self.path), default=None)
 
   def restore(
     self, step: int, tree_like: Any, iterator: Iterator | None = None
@@ -139,7 +141,7 @@ class Checkpoints:
     Raises:
       InputError: a file is not what was saved, or the tree is another one.
     """
-    _verify(self.path, step)
+    sealed.verify(self.path, step)
     _check_fits(self.path / str(step), tree_like)
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, tree_like)
     items = {
@@ -163,13 +165,7 @@ class Checkpoints:
     """Runs in the saving thread of process 0 when all files are written."""
     (tmp,) = self.path.glob(f"{self._saving}.orbax-checkpoint-tmp*")
     files.fail_point("checkpoint_seal")
-    digests = {
-      str(f.relative_to(tmp)): files.sha256_file(f)
-      for f in sorted(tmp.rglob("*"))
-      if f.is_file() and f.name != _STILL_CHANGES
-    }
-    files.write_json(tmp / _DIGESTS, digests)
-    files.fsync_tree(tmp)
+    sealed.seal(tmp, leave_out=(_STILL_CHANGES,))
     files.fail_point("checkpoint_sealed")
 
   @contextlib.contextmanager
@@ -181,19 +177,16 @@ class Checkpoints:
       self._remove_unsealed()
       if not _is_disk_full(e):
         raise
+      newest = max(sealed.numbers(self.path), default="none")
       raise InputError(
         f"no space left on the disk of {self.path} while saving step {step}"
-        f" (newest checkpoint: {max(_steps(self.path), default='none')}): free"
-        " some and run the same command again"
+        f" (newest checkpoint: {newest}): free some and run the same command"
+        " again"
       ) from e
 
   def _remove_unsealed(self) -> None:
-    """Removes the directories that are no complete checkpoint."""
     if jax.process_index() == 0 and self.path.exists():
-      sealed = {str(step) for step in _steps(self.path)}
-      for path in self.path.iterdir():
-        if path.name not in sealed:
-          shutil.rmtree(path)
+      sealed.remove_unsealed(self.path)
 
 
 def restore_params(
@@ -212,11 +205,11 @@ def restore_params(
     InputError: there is no such checkpoint, or a file is not what was saved.
   """
   path = _folder(workdir)
-  steps = _steps(path)
+  steps = sealed.numbers(path)
   if step is None and not steps:
     raise InputError(f"{path}: no checkpoint here; has this run been trained?")
   step = steps[-1] if step is None else step
-  _verify(path, step)
+  sealed.verify(path, step)
   with ocp.PyTreeCheckpointer() as reader:
     saved = reader.metadata(path / str(step) / "tree").item_metadata.tree
     wanted = {"state": {"params": saved["state"]["params"]}}
@@ -253,9 +246,10 @@ def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
     for key in sorted(held.keys() | given.keys()):
       old, new = held.get(key, "not set"), given.get(key, "not set")
       if old != new and key not in _MAY_DIFFER:
+        mend = f", or give --config.{key}={old}" if key in held else ""
         raise InputError(
           f"{path}: this workdir holds a run with {key}={old}, not {new}: take"
-          f" another workdir, or give --config.{key}={old}"
+          f" another workdir{mend}"
         )
   if jax.process_index() == 0:
     files.write_json(path, config)
@@ -279,38 +273,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _folder(workdir: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(workdir).absolute() / "checkpoints"
-
-
-def _steps(path: pathlib.Path) -> list[int]:
-  """Complete checkpoints, oldest first."""
-  found = (p.parent.name for p in path.glob(f"*/{_DIGESTS}"))
-  return sorted(int(name) for name in found if re.fullmatch(r"\d+", name))
-
-
-def _verify(path: pathlib.Path, step: int) -> None:
-  if step not in _steps(path):
-    have = ", ".join(map(str, _steps(path))) or "none"
-    raise InputError(
-      f"{path / str(step)}: no such checkpoint; there are: {have}"
-    )
-  damaged = _damaged_file(path / str(step))
-  if damaged is None:
-    return
-  older = (s for s in reversed(_steps(path)) if s < step)
-  good = next((s for s in older if _damaged_file(path / str(s)) is None), None)
-  mend = "no older one is good: start again in another workdir"
-  if good is not None:
-    mend = f"delete {path / str(step)} to go on from step {good}, which is good"
-  raise InputError(f"{damaged} is not what was saved (sha256 differs): {mend}")
-
-
-def _damaged_file(checkpoint: pathlib.Path) -> pathlib.Path | None:
-  """The first file that is not what it was when it was sealed."""
-  for name, digest in files.read_json(checkpoint / _DIGESTS).items():
-    file = checkpoint / name
-    if not file.exists() or files.sha256_file(file) != digest:
-      return file
-  return None
 
 
 def _as_free_as(array: jax.Array, like: Any) -> jax.Array:
@@ -339,11 +301,6 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
-
-
-def _delete(checkpoint: pathlib.Path) -> None:
-  (checkpoint / _DIGESTS).unlink()  # first: half a checkpoint is none
-  shutil.rmtree(checkpoint)
 
 
 def _is_disk_full(e: BaseException) -> bool:
