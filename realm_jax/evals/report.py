@@ -1,7 +1,7 @@
 """One self-contained page about a run, or about all runs of a demo.
 
 Reads what the runs left in their directories (metrics.jsonl, config.json,
-summary.json, predictions*.jsonl) and writes report.html: curves with units,
+summary.json, predictions/*.jsonl) and writes report.html: curves with units,
 tables, and the blocks retrieved for sample questions. Nothing on the page comes
 from a network, and text of a corpus is escaped: it is shown, never run.
 """
@@ -239,7 +239,7 @@ def _number(value) -> str:
 
 
 def _find_predictions(workdir: pathlib.Path) -> list[pathlib.Path]:
-  patterns = ("predictions*.jsonl", "*/predictions*.jsonl")
+  patterns = ("predictions/*.jsonl", "*/predictions/*.jsonl")
   return sorted(p for pattern in patterns for p in workdir.glob(pattern))
 
 

@@ -36,6 +36,7 @@ class Run:
   Attributes:
     workdir: its directory.
     config: its config.json.
+    data_dir: the prepared data it was trained on.
     step: training steps of the params.
     params: {"embedder", ["encoder"], ["reader"]}, on the device.
     tokenizer: of queries and blocks.
@@ -50,6 +51,7 @@ class Run:
 
   workdir: pathlib.Path
   config: dict[str, Any]
+  data_dir: pathlib.Path
   step: int
   params: dict[str, Any]
   tokenizer: Tokenizer
@@ -88,10 +90,8 @@ def open_run(workdir: str | pathlib.Path) -> Run:
   config = checkpoint.read_run(workdir)
   params, meta, step = checkpoint.restore_params(workdir)
   data = _find_data(config, workdir)
-  tokenizer, store = (
-    load_tokenizer(data / "tokenizer"),
-    BlockStore(data / "blocks"),
-  )
+  tokenizer = load_tokenizer(data / "tokenizer")
+  store = BlockStore(data / "blocks")
   _check_same(workdir, data, meta, tokenizer, store)
   retrieval = Retrieval(
     RealmEmbedder(_sizes(config, "embedder", tokenizer, store)),
@@ -108,6 +108,7 @@ def open_run(workdir: str | pathlib.Path) -> Run:
   return Run(
     workdir=workdir,
     config=config,
+    data_dir=data,
     step=step,
     params=params,
     tokenizer=tokenizer,

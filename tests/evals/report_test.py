@@ -56,7 +56,9 @@ def workdir(tmp_path):
   block = {"block_id": 7, "title": EVIL, "text": EVIL, "p": 0.25}
   rows = [exact_match.Prediction("1", EVIL, EVIL, [EVIL], True, 1.0, None,
                                  [block])] * 30  # fmt: skip
-  exact_match.write_predictions(tmp_path / "predictions.jsonl", rows)
+  exact_match.write_predictions(
+    tmp_path / "ict" / "predictions" / "x.jsonl", rows
+  )
   return tmp_path
 
 

@@ -1,0 +1,221 @@
+"""QA scores on a tiny run whose right answers are made to be known."""
+
+import dataclasses
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from realm_jax.config import InputError
+from realm_jax.data import qa as qa_files
+from realm_jax.evals import baselines, qa
+from realm_jax.retrieval.evidence import Answer
+from realm_jax.serve import predictor
+
+
+@pytest.fixture(scope="module")
+def reader(demo):
+  return predictor.Predictor(demo, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def questions(demo):
+  return qa_files.read_qa(demo / "questions.jsonl")
+
+
+def _evaluate(opened, questions, **options):
+  return qa.evaluate_reader(
+    opened.open_qa,
+    opened.params,
+    opened.block_emb,
+    options.pop("tokens", opened.tokens),
+    questions,
+    opened.store,
+    opened.tokenizer,
+    query_len=opened.config["query_len"],
+    batch_size=4,
+    **options,
+  )
+
+
+def test_own_answers_are_right_and_others_wrong(reader, questions):
+  given = [a.text for a in reader.answer([q.question for q in questions])]
+  known = [
+    q._replace(answers=["no such answer", text] if i % 2 else ["nothing"])
+    for i, (q, text) in enumerate(zip(questions, given, strict=True))
+  ]
+  scores = _evaluate(reader.run, known)
+  assert [p.prediction for p in scores.predictions] == given
+  right = [0, 1, 0, 1, 0]
+  assert scores.columns["exact_match"].tolist() == right
+  assert scores.columns["index_match"].tolist() == right
+  assert scores.columns["reader_oracle"].tolist() == right
+  summary = dict(scores.summary())
+  assert summary["exact_match"] == 0.4
+  assert summary["exact_match_se"] == pytest.approx(np.sqrt(0.3 / 5))
+
+
+def test_recall_is_that_of_the_search(reader, questions):
+  opened = reader.run
+  found = qa.find_blocks(
+    opened.retrieval,
+    opened.params,
+    opened.block_emb,
+    [q.question for q in questions],
+    opened.tokenizer,
+    query_len=opened.config["query_len"],
+    batch_size=2,
+  )
+  assert found.shape == (5, 20)
+  assert (np.sort(found[:, :11], axis=1) == np.arange(11)).all()
+  assert (found[:, 11:] == -1).all()  # there are no more blocks
+  columns = _evaluate(opened, questions).columns
+  gold = [3, 10, 9, None, 99]
+  for k in (1, 5, 20):
+    slow = [g in found[b, :k] for b, g in enumerate(gold)]
+    ours = columns[f"recall_{k}"]
+    assert np.isnan(ours[3])  # it names no article
+    assert ours[[0, 1, 2, 4]].tolist() == [slow[b] for b in (0, 1, 2, 4)]
+    texts = [[opened.store.text(b) for b in row[:k] if b >= 0] for row in found]
+    has = [any(a in t for a in q.answers for t in texts[b])
+           for b, q in enumerate(questions)]  # fmt: skip
+    assert columns[f"answer_recall_{k}"].tolist() == has
+
+
+def test_oracle_sees_only_the_blocks_read(reader, questions):
+  """An answer in a block that was found but not read is out of reach."""
+  opened = reader.run
+  shown = reader.answer([questions[0].question])[0].evidence
+  read = {e.block_id for e in shown}
+  first_words = {
+    block: opened.store.text(block).split()[0] for block in range(11)
+  }
+  outside = next(b for b in range(11) if b not in read)
+  for block, expected in ((shown[-1].block_id, 1), (outside, 0)):
+    question = questions[0]._replace(answers=[first_words[block]])
+    scores = _evaluate(opened, [question])
+    assert scores.columns["reader_oracle"].tolist() == [expected]
+
+
+def test_shuffled_blocks_answer_from_other_text(reader, questions):
+  opened = reader.run
+  shuffled, tokens, text_of = baselines.shuffle_blocks(
+    opened.open_qa, opened.tokens
+  )
+  assert sorted(text_of) == list(range(11))
+  assert (text_of != np.arange(11)).all()
+  for block in range(11):
+    ours = np.asarray(tokens.token_ids[block])
+    theirs = np.asarray(opened.tokens.token_ids[text_of[block]])
+    np.testing.assert_array_equal(ours, theirs)
+  honest = _evaluate(opened, questions)
+  scores = qa.evaluate_reader(
+    shuffled, opened.params, opened.block_emb, tokens, questions,
+    opened.store, opened.tokenizer, query_len=24, text_of=text_of,
+  )  # fmt: skip
+  assert "recall_5" not in scores.columns
+  for real, other in zip(honest.predictions, scores.predictions, strict=True):
+    read = [text_of[e["block_id"]] for e in real.evidence]
+    assert [e["block_id"] for e in other.evidence] == read
+    (block,) = [e for e in other.evidence if e["span"]]
+    assert block["text"][slice(*block["span"])] == other.prediction
+
+
+def test_evaluator_is_the_evaluation(reader, questions):
+  opened = reader.run
+  evaluate = qa.make_evaluator(
+    opened.open_qa, opened.tokens, questions, opened.store, opened.tokenizer,
+    query_len=24, batch_size=4,
+  )  # fmt: skip
+  state = types.SimpleNamespace(params=opened.params)
+  index = types.SimpleNamespace(block_emb=opened.block_emb)
+  with jax.transfer_guard("disallow"):
+    pairs = evaluate(state, index)
+  assert dict(pairs) == pytest.approx(
+    dict(_evaluate(opened, questions).summary()), nan_ok=True
+  )
+
+
+def test_regex_answers(reader, questions):
+  scores = _evaluate(
+    reader.run, [q._replace(answers=["."]) for q in questions], regex=True
+  )
+  assert scores.columns["exact_match"].tolist() == [1] * 5
+  assert not {"f1", "reader_oracle"} & set(scores.columns)
+
+
+def test_bm25_answers_with_the_title(reader, questions):
+  store = reader.run.store
+  scores = baselines.evaluate_bm25(baselines.make_bm25(store), questions, store)
+  given = [p.prediction for p in scores.predictions]
+  assert given == ["Vermeer", "Oak", "Nile", "Ada", ""]
+  assert scores.columns["exact_match"].tolist() == [1, 0, 1, 0, 0]
+  assert scores.columns["f1"].tolist() == pytest.approx([1, 0, 1, 2 / 3, 0])
+  assert scores.columns["recall_1"].tolist()[:3] == [1, 1, 1]
+  assert scores.columns["recall_20"].tolist()[4] == 0
+  assert scores.predictions[0].evidence[0]["p"] is None
+
+
+def _closed_book(opened, questions, **options):
+  return baselines.evaluate_fill_in(
+    opened.realm, opened.params, options.pop("block_emb", None),
+    opened.tokens, questions, opened.store, opened.tokenizer,
+    query_len=opened.config["query_len"],
+    max_masks=opened.config["max_masks"],
+    template=opened.config["mask_template"],
+    batch_size=2,
+    **options,
+  )  # fmt: skip
+
+
+def test_closed_book_is_right_where_any_filling_is(demo, questions):
+  opened = predictor.Predictor(demo / "pretrain").run
+  tokenize = opened.tokenizer.encode
+  scores = _closed_book(opened, questions)
+  for question, given in zip(questions, scores.predictions, strict=True):
+    lens = {len(tokenize(a)) for a in question.answers}
+    assert len(tokenize(given.prediction)) in lens | {0}
+    shown = [e["block_id"] for e in given.evidence]
+    assert shown == ([-1] if given.prediction else [])
+  first = scores.predictions[0].prediction
+  own = [questions[0]._replace(answers=[first, "a b c d e f g h i j"])]
+  assert _closed_book(opened, own).columns["exact_match"].tolist() == [1]
+  hopeless = [questions[0]._replace(answers=["a b c d e f g h i j"])]
+  assert _closed_book(opened, hopeless).predictions[0].prediction == ""
+  assert len(_closed_book(opened, questions, regex=True).predictions) == 5
+  open_book = _closed_book(opened, own, block_emb=opened.block_emb)
+  assert len(open_book.predictions[0].evidence) == 4  # num_candidates
+
+
+def test_closed_book_sees_no_block(demo, questions):
+  opened = predictor.Predictor(demo / "pretrain").run
+  blank = jax.tree.map(np.zeros_like, opened.tokens)
+  other = dataclasses.replace(opened, tokens=blank)
+  ours = [p.prediction for p in _closed_book(opened, questions).predictions]
+  assert ours == [
+    p.prediction for p in _closed_book(other, questions).predictions
+  ]
+
+
+def test_score_answers_by_hand(questions):
+  answers = [
+    Answer("johannes vermeer!", -1.0, ()),
+    Answer("", float("nan"), ()),
+  ]
+  scores = qa.score_answers(questions[:2], answers)
+  assert scores.columns["exact_match"].tolist() == [1, 0]
+  assert [p.score for p in scores.predictions] == [-1.0, None]
+
+
+def test_chunks_fill_up():
+  rows = list(qa.chunks(5, 3))
+  assert [r.tolist() for r in rows] == [[0, 1, 2], [3, 4, -1]]
+  assert list(qa.chunks(0, 3)) == []
+
+
+def test_bad_line_is_named(tmp_path):
+  path = tmp_path / "qa.jsonl"
+  path.write_text('{"question": "x", "answer": ["y"]}\n{"question": "z"}\n')
+  with pytest.raises(InputError, match=r"qa.jsonl:2"):
+    qa_files.read_qa(path)
