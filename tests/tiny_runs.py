@@ -93,30 +93,27 @@ def _make_run(workdir, config, tok, store):
 
 
 def _params(config, tok):
-  keys = jax.random.split(jax.random.key(config.seed), 3)
   query = np.zeros((1, config.query_len), np.int32)
-  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  joint = bert.make_inputs(
+    np.zeros((1, config.query_len + config.body_len), np.int32)
+  )
   embedder = RealmEmbedder(_sizes(config.embedder, tok))
-  params = {"embedder": embedder.init(keys[0], query)["params"]}
+  params = {"embedder": _init(embedder, query)}
+  sizes = _sizes(config.encoder, tok)
   if "num_candidates" in config:
-    encoder = RealmKnowledgeAugEncoder(_sizes(config.encoder, tok))
-    params["encoder"] = encoder.init(
-      keys[1],
-      bert.make_inputs(joint),
-      np.zeros((1, 2), np.int32),
-      method=encoder.mlm_logits,
-    )["params"]
+    encoder, masks = RealmKnowledgeAugEncoder(sizes), np.zeros((1, 2), np.int32)
+    params["encoder"] = _init(encoder, joint, masks, method=encoder.mlm_logits)
   if "reader_beam_size" in config:
-    reader = RealmReader(
-      _sizes(config.encoder, tok, max_span_width=config.max_span_width)
-    )
-    params["reader"] = reader.init(
-      keys[2], bert.make_inputs(joint), np.ones_like(joint),
-      method=reader.span_logits,
-    )["params"]  # fmt: skip
+    reader, mask = RealmReader(sizes), np.ones_like(joint.input_ids)
+    params["reader"] = _init(reader, joint, mask, method=reader.span_logits)
   return params
 
 
-def _sizes(section, tok, **more):
-  sizes = {**section.to_dict(), "vocab_size": tok.vocab_size, **more}
+def _init(module, *args, method=None):
+  init = jax.jit(lambda rng: module.init(rng, *args, method=method))
+  return init(jax.random.key(0))["params"]
+
+
+def _sizes(section, tok):
+  sizes = {**section.to_dict(), "vocab_size": tok.vocab_size}
   return RealmConfig.from_dict({**sizes, "initializer_range": 0.5})

@@ -79,10 +79,11 @@ def render(workdir: str | os.PathLike) -> str:
   """The page as HTML; see `write_report`."""
   workdir = pathlib.Path(workdir)
   runs = list(_runs(workdir))
-  if not runs and not (workdir / "summary.json").exists():
+  predictions = _find_predictions(workdir)
+  if not (runs or predictions or (workdir / "summary.json").exists()):
     raise InputError(
-      f"--workdir={workdir}: no metrics.jsonl and no summary.json in it or one"
-      " level below: give the directory of a run or of a demo"
+      f"--workdir={workdir}: no metrics.jsonl, summary.json or predictions/ in"
+      " it or one level below: give the directory of a run or of a demo"
     )
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -96,7 +97,7 @@ def render(workdir: str | os.PathLike) -> str:
     command=f"python -m experiments.report --workdir={workdir}",
     tables=_tables(workdir / "summary.json"),
     runs=[_section(name, path) for name, path in runs],
-    samples=[_samples(workdir, path) for path in _find_predictions(workdir)],
+    samples=[_samples(workdir, path) for path in predictions],
   )
 
 

@@ -92,7 +92,7 @@ def test_a_single_run_is_a_workdir_too(workdir):
 
 
 def test_no_run_is_said(tmp_path):
-  with pytest.raises(InputError, match=r"no summary\.json in it"):
+  with pytest.raises(InputError, match=r"no metrics\.jsonl, summary\.json"):
     report.render(tmp_path)
 
 
