@@ -29,8 +29,10 @@ class RealmConfig:
     pooling: "cls" (pooler over [CLS], as the reference) or "mean" (mean over
       the tokens): what the embedder projects.
     query_mask_token: whether the retriever attends to [MASK] in a query.
-    init: "normal" as BERT, or "copy": an initialisation from which a tiny
-      encoder soon learns to copy from its evidence.
+    init: "normal" as BERT; "words": the mean of a text begins as its bag of
+      words, from which a small embedder soon learns; "copy": an
+      initialisation from which a small encoder soon learns to copy from its
+      evidence.
     extra: unknown keys of a config.json, kept and written back.
   """
 
@@ -81,7 +83,7 @@ class RealmConfig:
       )
     _one_of("hidden_act", self.hidden_act, ACTIVATIONS)
     _one_of("pooling", self.pooling, ("cls", "mean"))
-    _one_of("init", self.init, ("normal", "copy"))
+    _one_of("init", self.init, ("normal", "words", "copy"))
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(

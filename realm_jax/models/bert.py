@@ -25,9 +25,13 @@ ACTIVATIONS = {
 
 # In an encoder of init "copy": what a token adds to those that attend to it.
 _COPY_GAIN = 0.7
-# Spread of its word and position embeddings: far enough apart to be told
-# from each other by an untrained query-key product.
-_COPY_EMBEDDING_STD = 0.1
+# Spread of the tables. "copy": words and positions far enough apart to be told
+# from each other by an untrained query-key product. "words": words that
+# outweigh positions, so that the mean of a text begins as its bag of words.
+_EMBEDDING_STD = {
+  "copy": {"word": 0.1, "position": 0.1},
+  "words": {"word": 0.1},
+}
 
 
 def kernel_init(config: RealmConfig):
@@ -35,11 +39,10 @@ def kernel_init(config: RealmConfig):
   return nn.initializers.truncated_normal(config.initializer_range)
 
 
-def embedding_init(config: RealmConfig):
-  """The same for tables; wider where a tiny encoder has to learn to copy."""
-  if config.init == "copy":
-    return nn.initializers.normal(_COPY_EMBEDDING_STD)
-  return kernel_init(config)
+def embedding_init(config: RealmConfig, table: str):
+  """The same for a table; wider where a small model has to learn soon."""
+  std = _EMBEDDING_STD.get(config.init, {}).get(table)
+  return nn.initializers.normal(std) if std else kernel_init(config)
 
 
 def layer_norm(eps: float, name: str) -> nn.LayerNorm:
@@ -54,14 +57,11 @@ class Embeddings(nn.Module):
 
   def setup(self):
     c = self.config
-    table = functools.partial(
-      nn.Embed, features=c.hidden_size, embedding_init=embedding_init(c)
+    self.word_embeddings = self._table("word", c.vocab_size)
+    self.position_embeddings = self._table(
+      "position", c.max_position_embeddings
     )
-    self.word_embeddings = table(c.vocab_size)
-    self.position_embeddings = table(c.max_position_embeddings)
-    self.token_type_embeddings = nn.Embed(
-      c.type_vocab_size, c.hidden_size, embedding_init=kernel_init(c)
-    )
+    self.token_type_embeddings = self._table("token_type", c.type_vocab_size)
     self.norm = nn.LayerNorm(epsilon=c.layer_norm_eps, use_fast_variance=False)
     self.dropout = nn.Dropout(c.hidden_dropout_prob)
 
@@ -76,6 +76,10 @@ class Embeddings(nn.Module):
       + self.token_type_embeddings(token_type_ids)
     )
     return self.dropout(self.norm(x), deterministic=deterministic)
+
+  def _table(self, name: str, size: int) -> nn.Embed:
+    init = embedding_init(self.config, name)
+    return nn.Embed(size, self.config.hidden_size, embedding_init=init)
 
 
 class Attention(nn.Module):

@@ -79,7 +79,7 @@ class RealmKnowledgeAugEncoder(nn.Module):
       input_ids: [B, K, L]; the other sequences alike.
       relevance_score: [B, K], needed with labels.
       labels: [B, L] wordpieces to predict, -100 where none.
-      mlm_mask: [B, L] 1 where a loss is taken; None: where labels >= 0.
+      mlm_mask: [B, L] 1 where a loss is taken; None: everywhere.
 
     Returns:
       loss () or None, and logits [B * K, L, V].
@@ -115,19 +115,20 @@ class RealmKnowledgeAugEncoder(nn.Module):
 
 
 def _loss(logits, relevance_score, labels, mlm_mask):
-  """The marginal log-likelihood over full-length labels, ()."""
-  relevance_score = jnp.asarray(relevance_score)
-  wanted = jnp.asarray(labels) != _IGNORED
-  if mlm_mask is not None:
-    wanted = wanted & (jnp.asarray(mlm_mask) != 0)
-  mask = wanted.astype(jnp.float32)  # [B, L]
-  batch, candidates = relevance_score.shape
-  logits = logits.reshape(batch, candidates, *logits.shape[1:])
-  gold = objective.gold_log_probs(logits, jnp.where(wanted, labels, 0))
+  """The marginal log-likelihood over full-length labels, ().
+
+  As the reference, an ignored label that mlm_mask (or its absence) includes
+  counts as predicted with certainty: it adds 0 and is part of the mean.
+  """
+  relevance_score, labels = jnp.asarray(relevance_score), jnp.asarray(labels)
+  wanted = (labels != _IGNORED).astype(jnp.float32)  # [B, L]
+  mask = jnp.ones_like(wanted) if mlm_mask is None else jnp.asarray(mlm_mask)
+  logits = logits.reshape(*relevance_score.shape, *logits.shape[1:])
+  gold = objective.gold_log_probs(logits, jnp.maximum(labels, 0))
   marginal = objective.marginal_gold_log_probs(
-    objective.candidate_log_probs(relevance_score), gold, mask
+    objective.candidate_log_probs(relevance_score), gold, wanted
   )
-  return objective.realm_loss(marginal, mask)
+  return objective.realm_loss(marginal * mask, mask)
 
 
 def _rows(x: Array | None, keep: int = 1) -> Array | None:

@@ -111,19 +111,8 @@ class RealmReader(nn.Module):
       ValueError: relevance_score, block_mask or token_type_ids is missing, or
         the sequences are shorter than max_span_width.
     """
-    for name, value in (
-      ("relevance_score", relevance_score),
-      ("block_mask", block_mask),
-      ("token_type_ids", token_type_ids),
-    ):
-      if value is None:
-        raise ValueError(f"the reader needs {name}")
     width = self.config.max_span_width
-    if jnp.shape(token_type_ids)[1] < width:
-      raise ValueError(
-        f"sequences of {jnp.shape(token_type_ids)[1]} tokens are shorter than"
-        f" max_span_width={width}"
-      )
+    _check_given(relevance_score, block_mask, token_type_ids, width)
     inputs = bert.make_inputs(
       input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
     )
@@ -163,6 +152,21 @@ class RealmReader(nn.Module):
       reader_loss=losses[1].mean(),
       retriever_correct=retriever_correct,
       reader_correct=gold[0],
+    )
+
+
+def _check_given(relevance_score, block_mask, token_type_ids, max_span_width):
+  for name, value in (
+    ("relevance_score", relevance_score),
+    ("block_mask", block_mask),
+    ("token_type_ids", token_type_ids),
+  ):
+    if value is None:
+      raise ValueError(f"the reader needs {name}")
+  if jnp.shape(token_type_ids)[1] < max_span_width:
+    raise ValueError(
+      f"sequences of {jnp.shape(token_type_ids)[1]} tokens are shorter than"
+      f" max_span_width={max_span_width}"
     )
 
 

@@ -163,7 +163,7 @@ def join(
     token_type_ids=beside(query.token_type_ids, jnp.ones_like(ids)),
     position_ids=beside(columns, query_len + at),
   )
-  body_mask = beside(jnp.zeros_like(query.attention_mask), at < num_body)
+  body_mask = beside(jnp.zeros_like(query.attention_mask, bool), at < num_body)
   return joint, body_mask
 
 

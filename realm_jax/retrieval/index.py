@@ -129,6 +129,19 @@ def read_version(
   return block_emb, manifest
 
 
+def version_path(run_dir: str | os.PathLike, version: int) -> pathlib.Path:
+  """Where a version is, or would be."""
+  return _index_dir(run_dir) / str(int(version))
+
+
+def matches(
+  run_dir: str | os.PathLike, version: int, expect: dict[str, Any]
+) -> bool:
+  """Whether a version's manifest has all these values."""
+  manifest = files.read_json(version_path(run_dir, version) / "manifest.json")
+  return all(manifest.get(key) == value for key, value in expect.items())
+
+
 def retain(
   run_dir: str | os.PathLike, keep: int, pinned: Collection[int] = ()
 ) -> list[int]:

@@ -197,14 +197,23 @@ class Refresher:
     """Embeds all blocks and publishes them as version 0."""
     began = time.monotonic()
     block_emb = self.embedder.embed_all(params["embedder"], self.tokens)
+    index = self._index(block_emb, params, params_step)
+    self._publish(index, params["embedder"], time.monotonic() - began)
+    return index
+
+  def shell(self, params) -> Index:
+    """An index of the right shapes and places, to restore a saved one into."""
+    size = self.embedder.retrieval.embedder.config.retriever_proj_size
+    rows = self.tokens.lens.shape[0]
+    empty = _empty_rows(rows, size, jnp.float32, self.tokens.lens)
+    return self._index(empty, params, 0)
+
+  def _index(self, block_emb, params, step) -> Index:
     index = Index(
-      block_emb=block_emb,
-      version=jnp.int32(0),
-      params_step=jnp.int32(params_step),
+      block_emb=block_emb, version=jnp.int32(0), params_step=jnp.int32(step)
     )
     if self.mode == "interleaved":
-      index = self._start_round(index, params, params_step)
-    self._publish(index, params["embedder"], time.monotonic() - began)
+      index = self._start_round(index, params, step)
     return index
 
   def __call__(self, step: int, state, index: Index) -> tuple[Index, dict]:

@@ -1,0 +1,58 @@
+"""What a training run is evaluated by, on its own held-out data."""
+
+import itertools
+
+from realm_jax import sharding
+from realm_jax.data import input_pipeline, qa
+from realm_jax.evals import pretrain as pretrain_eval
+from realm_jax.evals import qa as qa_eval
+
+_BATCH = 16
+
+
+def of_pretraining(opened):
+  """Retrieval utility, recall and null-block mass on held-out masked queries.
+
+  Args:
+    opened: train.pretrain.Pretraining.
+  """
+  config, corpus = opened.config, opened.corpus
+
+  def batches():
+    every = input_pipeline.pretrain_eval_batches(
+      corpus.data_dir,
+      "dev",
+      batch_size=_BATCH,
+      query_len=config.query_len,
+      max_masks=config.max_masks,
+    )
+    return itertools.islice(every, -(-config.eval_queries // _BATCH))
+
+  evaluate = pretrain_eval.make_evaluator(
+    opened.realm,
+    opened.tokens,
+    batches,
+    lambda batch: sharding.shard_batch(batch, corpus.mesh),
+  )
+  return [("dev", evaluate)]
+
+
+def of_finetuning(opened):
+  """Exact match and recall on held-out questions.
+
+  Args:
+    opened: train.finetune.Finetuning.
+  """
+  config, corpus = opened.config, opened.corpus
+  path = corpus.data_dir / "qa" / "dev.jsonl"
+  if not path.exists():
+    return []
+  evaluate = qa_eval.make_evaluator(
+    opened.open_qa,
+    opened.tokens,
+    qa.read_qa(path)[: config.eval_questions],
+    corpus.store,
+    corpus.tokenizer,
+    query_len=config.query_len,
+  )
+  return [("dev", evaluate)]

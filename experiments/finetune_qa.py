@@ -1,0 +1,18 @@
+"""Fine-tunes retriever and reader on open-domain QA.
+
+  python -m experiments.finetune_qa --config=configs/finetune.py:demo \\
+    --workdir=DIR --config.init.embedder=RUN --config.init.encoder=RUN
+"""
+
+from experiments import command
+
+
+def main(config, workdir):
+  from experiments import evaluators
+  from realm_jax.train import finetune
+
+  finetune.finetune(config, workdir, evaluators.of_finetuning)
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -1,0 +1,16 @@
+"""Trains an embedder by the inverse cloze task, the warm start of REALM.
+
+python -m experiments.train_ict --config=configs/ict.py:demo --workdir=DIR
+"""
+
+from experiments import command
+
+
+def main(config, workdir):
+  from realm_jax.train import ict
+
+  ict.train_ict(config, workdir)
+
+
+if __name__ == "__main__":
+  command.run(main)

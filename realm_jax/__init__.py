@@ -1,0 +1,26 @@
+"""REALM in JAX: a retriever and a reader, pre-trained together.
+
+The public names; each is imported when it is first used, so that a config or a
+command starts without JAX.
+"""
+
+import importlib
+
+_HOMES = {
+  "RealmConfig": "config",
+  "InputError": "config",
+  "RealmEmbedder": "models.embedder",
+  "RealmScorer": "models.embedder",
+  "RealmKnowledgeAugEncoder": "models.encoder",
+  "RealmReader": "models.reader",
+  "RealmForOpenQA": "models.open_qa",
+}
+
+__all__ = list(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+  if name not in _HOMES:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,168 @@
+"""Fine-tuning on open-domain QA (paper, section 3.2; ORQA), in batches.
+
+The retriever is scored on `searcher_beam_size` blocks, the reader reads
+`reader_beam_size` of them. Blocks are frozen as in the original, unless the
+config has them embedded anew.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from realm_jax.data import input_pipeline
+from realm_jax.models import bert
+from realm_jax.models.reader import RealmReader
+from realm_jax.retrieval.forward import OpenQa
+from realm_jax.retrieval.refresh import Index
+from realm_jax.train import checkpoint, run, step
+from realm_jax.train.state import TrainState
+from realm_jax.types import BlockTokens
+
+_PROBE_QUERIES = 64  # that the overlap of two index versions is measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuning:
+  """A fine-tuning run's models and data, for its evaluators.
+
+  Attributes:
+    config: configs/finetune.py.
+    corpus: the data.
+    open_qa: the forward pass.
+    tokens: of all blocks.
+  """
+
+  config: ConfigDict
+  corpus: run.Corpus
+  open_qa: OpenQa
+  tokens: BlockTokens
+
+
+def open_finetuning(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> Finetuning:
+  """Opens data and models; trains nothing and writes nothing.
+
+  Raises:
+    InputError: a mistake in config or data.
+  """
+  corpus = run.open_corpus(config, workdir)
+  run.check_lengths(config, corpus)
+  sizes = run.model_config(
+    config.encoder,
+    corpus,
+    max_span_width=config.max_span_width,
+    reader_beam_size=config.reader_beam_size,
+    searcher_beam_size=config.searcher_beam_size,
+  )
+  open_qa = OpenQa(
+    retrieval=run.make_retrieval(config, corpus),
+    reader=RealmReader(sizes),
+    body_len=config.body_len,
+    embed_found=config.embed_found,
+  )
+  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  return Finetuning(config, corpus, open_qa, tokens)
+
+
+def finetune(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  make_evaluators: Callable[[Finetuning], run.Evaluators] = lambda _: (),
+) -> tuple[TrainState, Index]:
+  """Trains retriever and reader on questions and answers.
+
+  Args:
+    config: configs/finetune.py.
+    workdir: of the run; an interrupted one goes on.
+    make_evaluators: the run's evaluators, given its models and data.
+
+  Raises:
+    InputError: a mistake in config, data or workdir.
+  """
+  opened = open_finetuning(config, workdir)
+  corpus, open_qa, tokens = opened.corpus, opened.open_qa, opened.tokens
+  checkpoint.open_run(workdir, config.to_dict())
+  state, tx = run.start(_init_params(opened), config, corpus)
+  refresher = run.make_refresher(
+    config, workdir, corpus, open_qa.retrieval, tokens, _probe(config, corpus)
+  )
+  qa_step = step.make_finetune_step(
+    open_qa,
+    tx,
+    config.seed,
+    config.searcher_beam_size,
+    refresher.embedder,
+    refresher.slices_per_step,
+  )
+  return run.run_loop(
+    config,
+    workdir,
+    corpus,
+    step_fn=step.jit_step(qa_step, tokens),
+    state=state,
+    index=run.first_index(refresher, state, workdir),
+    batches=_batches(config, corpus),
+    refresh_fn=refresher,
+    evaluators=make_evaluators(opened),
+  )
+
+
+def _init_params(opened: Finetuning) -> dict:
+  """Fresh params, or those of the runs that config.init names.
+
+  The reader starts from the body of a pre-trained encoder; its span head is
+  new.
+  """
+  config, corpus, open_qa = opened.config, opened.corpus, opened.open_qa
+  query = np.zeros((1, config.query_len), np.int32)
+  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  embedder = run.init_part(open_qa.retrieval.embedder, config.seed, query)
+  reader = run.init_part(
+    open_qa.reader,
+    config.seed + 1,
+    bert.make_inputs(joint),
+    np.ones_like(joint),
+    method=RealmReader.span_logits,
+  )
+  init = config.init
+  return {
+    "embedder": run.warm_start(
+      embedder, "init.embedder", init.embedder, corpus, ("embedder",)
+    ),
+    "reader": run.warm_start(
+      reader, "init.encoder", init.encoder, corpus, ("reader", "encoder")
+    ),
+  }
+
+
+def _batches(config, corpus):
+  return input_pipeline.qa_batches(
+    corpus.data_dir,
+    "train",
+    batch_size=config.train.batch_size,
+    query_len=config.query_len,
+    max_answers=config.max_answers,
+    max_answer_len=config.max_answer_len,
+    seed=config.seed,
+  )
+
+
+def _probe(config, corpus):
+  """The first held-out questions."""
+  batch = next(
+    iter(
+      input_pipeline.qa_eval_batches(
+        corpus.data_dir,
+        "dev",
+        batch_size=_PROBE_QUERIES,
+        query_len=config.query_len,
+        max_answers=config.max_answers,
+        max_answer_len=config.max_answer_len,
+      )
+    )
+  )
+  return batch.question

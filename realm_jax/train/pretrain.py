@@ -1,0 +1,170 @@
+"""REALM pre-training, and the warm start of an encoder that begins from nothing.
+
+One data pipeline and one model serve both; `config.evidence` says whether the
+candidates are retrieved or the text's own block is given.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from realm_jax.config import InputError
+from realm_jax.data import input_pipeline
+from realm_jax.models import bert
+from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from realm_jax.retrieval.forward import Realm
+from realm_jax.retrieval.refresh import Index
+from realm_jax.train import checkpoint, run, step
+from realm_jax.train.state import TrainState
+from realm_jax.types import BlockTokens
+
+_PROBE_QUERIES = 64  # that the overlap of two index versions is measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+  """A pre-training run's models and data, for its evaluators.
+
+  Attributes:
+    config: configs/pretrain.py.
+    corpus: the data.
+    realm: the forward pass.
+    tokens: of all blocks.
+  """
+
+  config: ConfigDict
+  corpus: run.Corpus
+  realm: Realm
+  tokens: BlockTokens
+
+
+def open_pretraining(
+  config: ConfigDict, workdir: str | pathlib.Path
+) -> Pretraining:
+  """Opens data and models; trains nothing and writes nothing.
+
+  Raises:
+    InputError: a mistake in config or data.
+  """
+  corpus = run.open_corpus(config, workdir)
+  run.check_lengths(config, corpus)
+  realm = Realm(
+    retrieval=run.make_retrieval(config, corpus),
+    encoder=RealmKnowledgeAugEncoder(run.model_config(config.encoder, corpus)),
+    num_candidates=config.num_candidates,
+    body_len=config.body_len,
+    marginalise=config.marginalise,
+  )
+  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  return Pretraining(config, corpus, realm, tokens)
+
+
+def pretrain(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  make_evaluators: Callable[[Pretraining], run.Evaluators] = lambda _: (),
+) -> tuple[TrainState, Index | None]:
+  """Trains retriever and encoder together (paper, section 3).
+
+  Args:
+    config: configs/pretrain.py or configs/encoder.py.
+    workdir: of the run; an interrupted one goes on.
+    make_evaluators: the run's evaluators, given its models and data.
+
+  Raises:
+    InputError: a mistake in config, data or workdir.
+  """
+  if config.evidence not in ("retrieved", "own"):
+    raise InputError(
+      f"config evidence={config.evidence!r}: wanted retrieved or own"
+    )
+  opened = open_pretraining(config, workdir)
+  corpus, realm, tokens = opened.corpus, opened.realm, opened.tokens
+  checkpoint.open_run(workdir, config.to_dict())
+  state, tx = run.start(_init_params(opened), config, corpus)
+  batches = _batches(config, corpus)
+  if config.evidence == "own":
+    encoder_step = step.make_encoder_step(
+      realm, tx, config.seed, config.null_share
+    )
+    return run.run_loop(
+      config,
+      workdir,
+      corpus,
+      step_fn=step.jit_step(encoder_step, tokens),
+      state=state,
+      index=None,
+      batches=batches,
+    )
+  refresher = run.make_refresher(
+    config, workdir, corpus, realm.retrieval, tokens, _probe(config, corpus)
+  )
+  pretrain_step = step.make_pretrain_step(
+    realm, tx, config.seed, refresher.embedder, refresher.slices_per_step
+  )
+  return run.run_loop(
+    config,
+    workdir,
+    corpus,
+    step_fn=step.jit_step(pretrain_step, tokens),
+    state=state,
+    index=run.first_index(refresher, state, workdir),
+    batches=batches,
+    refresh_fn=refresher,
+    evaluators=make_evaluators(opened),
+  )
+
+
+def _init_params(opened: Pretraining) -> dict:
+  """Fresh params, or those of the runs that config.init names."""
+  config, corpus, realm = opened.config, opened.corpus, opened.realm
+  query = np.zeros((1, config.query_len), np.int32)
+  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  embedder = run.init_part(realm.retrieval.embedder, config.seed, query)
+  encoder = run.init_part(
+    realm.encoder,
+    config.seed + 1,
+    bert.make_inputs(joint),
+    jnp.zeros((1, config.max_masks), jnp.int32),
+    method=RealmKnowledgeAugEncoder.mlm_logits,
+  )
+  init = config.init
+  return {
+    "embedder": run.warm_start(
+      embedder, "init.embedder", init.embedder, corpus, ("embedder",)
+    ),
+    "encoder": run.warm_start(
+      encoder, "init.encoder", init.encoder, corpus, ("encoder",)
+    ),
+  }
+
+
+def _batches(config, corpus):
+  return input_pipeline.pretrain_batches(
+    corpus.data_dir,
+    batch_size=config.train.batch_size,
+    query_len=config.query_len,
+    max_masks=config.max_masks,
+    weights=config.text_weights,
+    seed=config.seed,
+  )
+
+
+def _probe(config, corpus):
+  """The first held-out queries."""
+  batch = next(
+    iter(
+      input_pipeline.pretrain_eval_batches(
+        corpus.data_dir,
+        "dev",
+        batch_size=_PROBE_QUERIES,
+        query_len=config.query_len,
+        max_masks=config.max_masks,
+      )
+    )
+  )
+  return batch.query

@@ -1,0 +1,312 @@
+"""What every run starts from: its data on the mesh, its models, its params.
+
+The assembly that ICT, pre-training, fine-tuning and building an index have in
+common, so that each of them reads as what it does.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from realm_jax import sharding
+from realm_jax.config import InputError, RealmConfig
+from realm_jax.data.blocks import BlockStore
+from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
+from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.retrieval import index as versions
+from realm_jax.retrieval import refresh
+from realm_jax.retrieval.candidates import Specials
+from realm_jax.retrieval.forward import Retrieval
+from realm_jax.train import checkpoint, loop, metrics, optimizer
+from realm_jax.train.state import TrainState
+from realm_jax.types import BlockTokens, Inputs
+
+# A run's evaluators: fn(state, index) -> pairs of (name, value).
+Evaluators = Sequence[tuple[str, Callable[[Any, Any], Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """Prepared data, opened, and the mesh it is used on.
+
+  Attributes:
+    data_dir: what prepare_data wrote.
+    tokenizer: of queries and blocks.
+    store: the blocks.
+    specials: ids of the special wordpieces.
+    mesh: all devices of the run.
+  """
+
+  data_dir: pathlib.Path
+  tokenizer: Tokenizer
+  store: BlockStore
+  specials: Specials
+  mesh: Mesh
+
+  @property
+  def meta(self) -> dict[str, str]:
+    """What binds checkpoints and index versions to this data."""
+    return {
+      "tokenizer_hash": self.tokenizer.hash,
+      "corpus_hash": self.store.meta["corpus_hash"],
+    }
+
+  def tokens(self, block_len: int, slice_size: int) -> BlockTokens:
+    """The blocks' tokens, rows over the mesh, padded to whole slices."""
+    rows = refresh.padded_rows(len(self.store), self.mesh.size, slice_size)
+    tokens = self.store.device_tokens(block_len, rows)
+    return jax.tree.map(lambda x: sharding.shard_rows(x, self.mesh), tokens)
+
+
+def data_dir(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
+  """Where a run's prepared data is: config.data.dir, or WORKDIR/data."""
+  return pathlib.Path(config.data.dir or pathlib.Path(workdir) / "data")
+
+
+def open_corpus(config: ConfigDict, workdir: str | pathlib.Path) -> Corpus:
+  """Opens the prepared data of a run.
+
+  Raises:
+    InputError: there is none, or its parts don't belong together.
+  """
+  path = data_dir(config, workdir)
+  if not (path / "manifest.json").exists():
+    raise InputError(
+      f"{path}: no prepared data: run experiments.prepare_data first, or name"
+      " its directory with --config.data.dir=DIR"
+    )
+  tokenizer = load_tokenizer(path / "tokenizer")
+  store = BlockStore(path / "blocks")
+  if store.meta["tokenizer_hash"] != tokenizer.hash:
+    raise InputError(
+      f"{path}/blocks was made with tokenizer"
+      f" {store.meta['tokenizer_hash'][:12]}, but {path}/tokenizer is"
+      f" {tokenizer.hash[:12]}: run experiments.prepare_data again"
+    )
+  mesh = sharding.make_mesh(config.mesh.data)
+  return Corpus(path, tokenizer, store, Specials.of(tokenizer), mesh)
+
+
+def model_config(sizes: ConfigDict, corpus: Corpus, **more) -> RealmConfig:
+  """RealmConfig of a config's section; the vocabulary is the tokenizer's."""
+  return RealmConfig.from_dict(
+    {
+      **sizes.to_dict(),
+      "vocab_size": corpus.tokenizer.vocab_size,
+      "pad_token_id": corpus.tokenizer.pad_id,
+      "num_block_records": len(corpus.store),
+      **more,
+    }
+  )
+
+
+def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
+  """Refuses sequences that are longer than the position tables, and too many
+  candidates.
+
+  Raises:
+    InputError: names the field, its value and the mend.
+  """
+  joint = config.query_len + config.body_len
+  for name, length, section in (
+    ("block_len", config.block_len, "embedder"),
+    ("query_len", config.query_len, "embedder"),
+    ("query_len + body_len", joint, "encoder"),
+  ):
+    most = config[section].max_position_embeddings
+    if length > most:
+      raise InputError(
+        f"config {name}={length} is longer than the model's positions:"
+        f" {section}.max_position_embeddings={most}; make one fit the other"
+      )
+  for name in ("num_candidates", "searcher_beam_size"):
+    if name in config and config[name] > len(corpus.store):
+      raise InputError(
+        f"config {name}={config[name]}, but {corpus.data_dir}/blocks has"
+        f" {len(corpus.store)} blocks: give --config.{name}="
+        f"{len(corpus.store)} or less"
+      )
+
+
+def make_retrieval(config: ConfigDict, corpus: Corpus) -> Retrieval:
+  """The search of a run."""
+  return Retrieval(
+    embedder=RealmEmbedder(model_config(config.embedder, corpus)),
+    specials=corpus.specials,
+    num_blocks=len(corpus.store),
+    score_scale=config.score_scale,
+    mesh=corpus.mesh,
+  )
+
+
+def make_refresher(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  corpus: Corpus,
+  retrieval: Retrieval,
+  tokens: BlockTokens,
+  probe: Inputs,
+) -> refresh.Refresher:
+  """What keeps the run's index fresh."""
+  return refresh.Refresher(
+    refresh.BlockEmbedder(
+      retrieval, config.refresh.slice_size, corpus.mesh.size
+    ),
+    tokens,
+    mode=config.refresh.mode,
+    every_steps=config.refresh.every_steps,
+    workdir=workdir,
+    manifest={**corpus.meta, "template": template(config)},
+    keep=config.refresh.keep,
+    probe=sharding.replicate(probe, corpus.mesh),
+  )
+
+
+def first_index(
+  refresher: refresh.Refresher, state: TrainState, workdir: str | pathlib.Path
+) -> refresh.Index:
+  """Version 0, or the shell that an interrupted run's index is restored into.
+
+  Swaps that the run goes through again are taken out of the journal.
+  """
+  step = checkpoint.Checkpoints(workdir).latest()
+  if step is None:
+    return refresher.first(state.params)
+  versions.truncate_swaps(workdir, step)
+  return refresher.shell(state.params)
+
+
+def template(config: ConfigDict) -> str:
+  """How a block became an embedder input; part of an index's manifest."""
+  return f"[CLS] title [SEP] body [SEP] in {config.block_len} wordpieces"
+
+
+def init_part(module, seed: int, *args, method=None) -> dict:
+  """Fresh params of one model; args as its __call__ or `method`."""
+  init = jax.jit(lambda rng: module.init(rng, *args, method=method))
+  return init(jax.random.key(seed))["params"]
+
+
+def warm_start(
+  fresh: dict, name: str, workdir: str, corpus: Corpus, parts: Sequence[str]
+) -> dict:
+  """Params of another run in place of fresh ones, where they are the same.
+
+  Args:
+    fresh: the params of one model.
+    name: the config field that names the run, for messages.
+    workdir: the other run; "" keeps the fresh params.
+    corpus: this run's data.
+    parts: subtrees of the other run's params that may serve, first found.
+
+  Returns:
+    `fresh` with every top-level subtree replaced that the other run has.
+
+  Raises:
+    InputError: another tokenizer, no such part, or other sizes.
+  """
+  if not workdir:
+    return fresh
+  params, meta, _ = checkpoint.restore_params(workdir)
+  if meta["tokenizer_hash"] != corpus.tokenizer.hash:
+    raise InputError(
+      f"config {name}={workdir} was trained with tokenizer"
+      f" {meta['tokenizer_hash'][:12]}, but {corpus.data_dir}/tokenizer is"
+      f" {corpus.tokenizer.hash[:12]}: use the data it was trained on"
+    )
+  part = next((params[p] for p in parts if p in params), None)
+  if part is None:
+    raise InputError(
+      f"config {name}={workdir}: its checkpoint has {', '.join(params)}, wanted"
+      f" {' or '.join(parts)}"
+    )
+  taken = {key: part[key] for key in fresh if key in part}
+  _same_shapes({key: fresh[key] for key in taken}, taken, name, workdir)
+  return {**fresh, **taken}
+
+
+def check_same_data(
+  workdir: str | pathlib.Path, meta: dict, corpus: Corpus
+) -> None:
+  """Refuses a checkpoint that was trained on other data than this.
+
+  Raises:
+    InputError: names what differs.
+  """
+  for key, value in corpus.meta.items():
+    if meta[key] != value:
+      raise InputError(
+        f"{workdir}/checkpoints: {key} is {meta[key][:12]}, but"
+        f" {corpus.data_dir} has {value[:12]}: use the data this run was"
+        " trained on"
+      )
+
+
+def _same_shapes(fresh, taken, name, workdir):
+  ours = dict(jax.tree_util.tree_leaves_with_path(fresh))
+  theirs = dict(jax.tree_util.tree_leaves_with_path(taken))
+  for path in ours.keys() | theirs.keys():
+    a, b = (np.shape(t[path]) if path in t else None for t in (ours, theirs))
+    if a != b:
+      where = jax.tree_util.keystr(path, simple=True, separator="/")
+      raise InputError(
+        f"config {name}={workdir}: {where} is {b} there and {a} here: give both"
+        " runs the same sizes"
+      )
+
+
+def start(
+  params: dict, config: ConfigDict, corpus: Corpus, num_steps: int | None = None
+) -> tuple[TrainState, Any]:
+  """The state before the first step, on the mesh, and the optimizer."""
+  train = config.train
+  tx = optimizer.bert_adam(
+    train.learning_rate,
+    train.warmup_steps,
+    num_steps or train.num_steps,
+    weight_decay=train.weight_decay,
+    clip_norm=train.clip_norm,
+    lr_scales={"embedder": train.retriever_lr_scale},
+  )
+  return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
+
+
+def run_loop(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  corpus: Corpus,
+  *,
+  step_fn,
+  state: TrainState,
+  index,
+  batches,
+  refresh_fn=None,
+  evaluators: Evaluators = (),
+):
+  """Hands a run to the loop, with its checkpoints and metrics."""
+  train = config.train
+  checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
+  return loop.train(
+    step_fn=step_fn,
+    state=state,
+    index=index,
+    batches=batches,
+    num_steps=train.num_steps,
+    workdir=workdir,
+    checkpoints=checkpoints,
+    writer=metrics.MetricsWriter(workdir),
+    log_every=train.log_every,
+    eval_every=train.eval_every,
+    checkpoint_every=train.checkpoint_every,
+    max_in_flight=train.max_in_flight,
+    refresh=refresh_fn,
+    evaluators=evaluators,
+    meta=corpus.meta,
+    place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
+  )
