@@ -104,7 +104,6 @@ def train(
       with jax.transfer_guard_host_to_device("disallow"):
         state, index, scalars = step_fn(state, index, placed)
       flight.add(step, batch.example_ids, scalars, events, input_seconds)
-      progress.update(flight.landed, flight.figures)
 
       last, stopping = step == num_steps, stop_asked(step)
       if last or _due(step, eval_every):
@@ -114,6 +113,7 @@ def train(
         flight.drain()  # nothing that came of a bad loss is saved
         tree = {"state": state, "index": index}
         checkpoints.save(step, tree, batches, meta)
+      progress.update(flight.landed, flight.figures)
       if stopping:
         checkpoints.wait()
         stop_asked.exit(step)

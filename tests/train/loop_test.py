@@ -66,6 +66,13 @@ def test_finished_run_started_again_changes_nothing(whole):
   assert (whole[0] / "metrics.jsonl").read_bytes() == before
 
 
+def test_progress_ends_at_the_last_step(tmp_path, capsys):
+  toy_run.run(tmp_path, num_steps=7, eval_every=0)
+  shown = capsys.readouterr().err.splitlines()
+  assert shown[-1].startswith("step 7/7  loss ")
+  assert "index_version 1" in shown[-1]
+
+
 def _start_and_die(workdir, fail_at):
   env = {**os.environ, "REALM_FAIL_AT": fail_at}
   command = [sys.executable, str(_TOY), str(workdir)]
@@ -122,11 +129,12 @@ def test_bad_loss_names_step_examples_and_last_good_checkpoint(
   tmp_path, option, figure
 ):
   ids = _batch_ids()
+  # Step 12 is one that a checkpoint follows: it must not be saved.
   with pytest.raises(InputError) as e:
-    toy_run.run(tmp_path, **{option: ids[9][5]})
+    toy_run.run(tmp_path, eval_every=0, **{option: ids[11][5]})
   told = str(e.value)
-  assert told.startswith(f"{figure} at step 10, examples ")
-  assert ", ".join(map(str, ids[9])) in told
+  assert told.startswith(f"{figure} at step 12, examples ")
+  assert ", ".join(map(str, ids[11])) in told
   assert f"last good checkpoint: 8 in {tmp_path}" in told
   assert "\n" not in told
   assert checkpoint.Checkpoints(tmp_path).latest() == 8
