@@ -39,7 +39,7 @@ class TrainSource:
   ):
     self._sources, self._rows, self._seed = sources, rows, seed
     self._batch_size = batch_size
-    self._pattern = _mixture(np.asarray(weights, np.float64))
+    self._pattern = mixture(np.asarray(weights, np.float64))
     drawn = self._pattern[:, None] == np.arange(len(sources))
     self._before = np.cumsum(drawn, axis=0) - drawn  # [_MIX, sources]
     self._a_round = drawn.sum(axis=0)
@@ -103,11 +103,11 @@ def _epoch_order(seed: int, source: int, epoch: int, size: int) -> np.ndarray:
   return rng.permutation(size).astype(np.int64)
 
 
-def _mixture(weights: np.ndarray) -> np.ndarray:
+def mixture(weights: np.ndarray) -> np.ndarray:
   """[_MIX] source of each row, every prefix as near the weights as can be."""
   if not len(weights) or weights.min() < 0 or not weights.sum() > 0:
     raise InputError(
-      f"config data.text_weights={tuple(weights)}: wanted weights >= 0, one of"
+      f"config text_weights={tuple(weights)}: wanted weights >= 0, one of"
       " them above 0"
     )
   share = weights / weights.sum()

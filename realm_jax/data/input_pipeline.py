@@ -75,8 +75,9 @@ def pretrain_batches(
   sources = _masked_texts(data_dir, "train", query_len, max_masks)
   if len(weights) != len(sources):
     raise InputError(
-      f"config data.text_weights={tuple(weights)}: wanted one weight for each"
-      f" of the {len(sources)} text sources"
+      f"config text_weights={tuple(weights)}: wanted one weight for each of"
+      f" the {len(sources)} sources in data.text, such as"
+      f" --config.text_weights={(1.0,) * len(sources)}"
     )
   rows = _my_rows(batch_size, process_index, process_count)
   return _iterate(

@@ -40,6 +40,8 @@ from realm_jax.data.articles import (
 
 # A vocabulary hardly changes beyond so many articles, and it is made in memory.
 _VOCABULARY_ARTICLES = 500_000
+_MIN_BLOCK_LEN = 16
+_TOKENIZERS = ("wordpiece", "sentencepiece", "vocab")
 _SPLITS = text_store.SPLITS
 
 
@@ -60,6 +62,7 @@ def prepare(
       config.
   """
   directory = pathlib.Path(directory)
+  _check(config)
   inputs = {"config": _identity(config), "sources": _source_hashes(config)}
   if (directory / "manifest.json").exists():
     manifest = files.read_json(directory / "manifest.json")
@@ -71,6 +74,55 @@ def prepare(
   manifest["seconds"] = round(time.monotonic() - started, 2)
   files.write_json(directory / "manifest.json", manifest)
   return manifest
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+  """InputError for what is wrong in the config itself."""
+  for name in ("corpus", "text"):
+    if not _split_list(config[name]):
+      raise InputError(f"config data.{name} is empty: name a source")
+  if config.qa not in ("leads", "files", ""):
+    raise InputError(
+      f'config data.qa="{config.qa}": wanted "leads", "" or "files" with'
+      " data.qa_train, data.qa_dev and data.qa_test"
+    )
+  names = _split_list(config.corpus)
+  needs_leads = config.qa == "leads" or "lead_lines" in _split_list(config.text)
+  if needs_leads and "leads" not in names:
+    raise InputError(
+      f'config data.corpus="{config.corpus}" lacks the leads that data.text='
+      f'"{config.text}" or data.qa="{config.qa}" ask for: add "leads" to it,'
+      ' or set data.text="sentences" and data.qa=""'
+    )
+  if config.tokenizer.kind not in _TOKENIZERS:
+    raise InputError(
+      f'config data.tokenizer.kind="{config.tokenizer.kind}": wanted one of'
+      f" {', '.join(_TOKENIZERS)}"
+    )
+  if config.tokenizer.kind == "vocab" and not config.tokenizer.vocab_file:
+    raise InputError(
+      "config data.tokenizer.vocab_file is empty: name a BERT vocab.txt, or"
+      ' train one with data.tokenizer.kind="wordpiece"'
+    )
+  if config.block_len < _MIN_BLOCK_LEN or config.max_articles < 0:
+    raise InputError(
+      f"config data.block_len={config.block_len}, data.max_articles="
+      f"{config.max_articles}: wanted at least {_MIN_BLOCK_LEN} and 0"
+    )
+  salient_spans.make_annotator(config.annotator)
+
+
+def summary(manifest: dict[str, Any]) -> str:
+  """One line on what a data directory holds."""
+  counts = manifest["counts"]
+  texts = sum(text["num_records"] for text in counts["text"])
+  questions = "/".join(str(counts["qa"][split]) for split in _SPLITS)
+  return (
+    f"{counts['blocks']['num_blocks']} blocks of"
+    f" {counts['blocks']['num_articles']} articles, {texts} texts to mask,"
+    f" {questions} questions, {manifest['vocab_size']} wordpieces, made in"
+    f" {manifest['seconds']} s"
+  )
 
 
 class _Preparation:
@@ -173,12 +225,6 @@ def _lead_questions(
   config: ml_collections.ConfigDict,
 ) -> list[sources.LeadQuestion]:
   """The questions whose article is in the corpus."""
-  if "leads" not in _split_list(config.corpus):
-    raise InputError(
-      f'data.corpus="{config.corpus}" lacks the leads that data.text='
-      f'"{config.text}" or data.qa="{config.qa}" ask for: add "leads" to it,'
-      ' or set data.text="sentences" and data.qa=""'
-    )
   known = {article.id for article in _articles(config)}
   questions = sources.lead_questions(sources.leads(config.source_cache))
   return [q for q in questions if q.article_id in known]
@@ -188,18 +234,10 @@ def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
   options = config.tokenizer
   if options.kind == "vocab":
     return tokenizer.load_vocab(options.vocab_file, options.lower_case)
-  trainers = {
-    "wordpiece": tokenizer.train_wordpiece,
-    "sentencepiece": tokenizer.train_sentencepiece,
-  }
-  if options.kind not in trainers:
-    raise InputError(
-      f'config data.tokenizer.kind="{options.kind}": wanted "wordpiece",'
-      ' "sentencepiece" or "vocab"'
-    )
+  train = getattr(tokenizer, f"train_{options.kind}")
   articles = itertools.islice(_articles(config), _VOCABULARY_ARTICLES)
   words = (text for a in articles for text in (a.title, a.text))
-  return trainers[options.kind](words, options.vocab_size, options.lower_case)
+  return train(words, options.vocab_size, options.lower_case)
 
 
 def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:

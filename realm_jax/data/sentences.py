@@ -8,7 +8,6 @@ import re
 
 # Closing marks belong to the sentence that ends, opening ones to the next.
 _BOUNDARY = re.compile(r"[.!?…]+[\"'”’)\]]*(\s+)(?=\S)|(\s*\n\s*)")
-_LAST_WORD = re.compile(r"[\w.'’-]*$")
 _ABBREVIATIONS = frozenset(
   "mr mrs ms dr prof rev fr st sr jr hon gov gen col lt maj sgt capt cmdr adm"
   " sen rep pres vs etc e.g i.e cf al ca c approx est fl no nos vol pp p ch"
@@ -46,7 +45,9 @@ def _ends_sentence(text: str, start: int, match: re.Match) -> bool:
     return False
   if text[match.start()] != ".":
     return True
-  word = _LAST_WORD.search(text, start, match.start())[0].lower()
+  word = (
+    text[start : match.start()].rpartition(" ")[2].lstrip("\"'“‘([").lower()
+  )
   is_initial = len(word) == 1 and word.isalpha()
   is_acronym = "." in word and len(word.split(".")[-1]) == 1  # u.s, j.r.r
   if is_initial or is_acronym:

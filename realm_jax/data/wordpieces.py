@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -108,8 +109,6 @@ def _to_bytes(text: str, offsets: Offsets) -> Offsets:
 
 def char_to_byte(text: str) -> list[int]:
   """Byte offset of each character of a text, and of its end."""
-  at, byte = [], 0
-  for char in text:
-    at.append(byte)
-    byte += len(char.encode())
-  return [*at, byte]
+  codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+  sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF)
+  return [0, *np.cumsum(sizes).tolist()]

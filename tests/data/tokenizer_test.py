@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realm_jax.config import InputError
-from realm_jax.data import tokenizer
+from realm_jax.data import tokenizer, wordpieces
 
 TEXTS = [
   "The quick brown fox jumps over the lazy dog.",
@@ -133,3 +133,10 @@ def test_changed_vocabulary_is_refused(trained, tmp_path):
   )
   with pytest.raises(InputError, match="prepare the data again"):
     tokenizer.load_tokenizer(tmp_path / "t")
+
+
+def test_char_to_byte_against_encoding():
+  text = "aé月𝄞z"
+  expected = [len(text[:i].encode()) for i in range(len(text) + 1)]
+  assert wordpieces.char_to_byte(text) == expected
+  assert wordpieces.char_to_byte("") == [0]

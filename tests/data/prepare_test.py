@@ -1,0 +1,267 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ml_collections import config_dict
+
+from realm_jax import files
+from realm_jax.config import InputError
+from realm_jax.data import blocks, input_pipeline, prepare, tokenizer
+
+LINES = [
+  {
+    "id": f"a{i}",
+    "title": f"Town {i}",
+    "text": f"Town {i} lies in Switzerland. It was founded in {1800 + i}. The"
+    f" poet Anna Keller lived there for {i + 2} years.",
+  }
+  for i in range(12)
+]
+
+
+def config(corpus, **changes):
+  values = {
+    "dir": "",
+    "corpus": str(corpus),
+    "text": "sentences",
+    "qa": "",
+    "qa_train": "",
+    "qa_dev": "",
+    "qa_test": "",
+    "annotator": "rules",
+    "block_len": 50,
+    "max_articles": 0,
+    "source_cache": "",
+    "tokenizer": {
+      "kind": "wordpiece",
+      "vocab_size": 300,
+      "vocab_file": "",
+      "lower_case": True,
+    },
+  }
+  made = config_dict.create(**values)
+  made.update(changes)
+  return made
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  path = tmp_path / "corpus.jsonl"
+  path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+  return path
+
+
+def contents(directory):
+  """Every file of a directory with its hash, but for the seconds."""
+  return {
+    str(p.relative_to(directory)): files.sha256_file(p)
+    for p in sorted(directory.rglob("*"))
+    if p.is_file() and p.name != "manifest.json"
+  }
+
+
+def test_a_users_corpus_from_end_to_end(corpus, tmp_path):
+  questions = tmp_path / "q.jsonl"
+  questions.write_text(
+    '{"question": "Who lived there?", "answer": ["Anna Keller"],'
+    ' "article_id": "a3"}\n'
+  )
+  data = tmp_path / "data"
+  manifest = prepare.prepare(
+    config(corpus, qa="files", qa_train=str(questions)), data
+  )
+  assert manifest["counts"]["qa"] == {"train": 1, "dev": 0, "test": 0}
+  assert manifest["counts"]["blocks"]["num_articles"] == 12
+  assert manifest["counts"]["text"][0]["dev"] == 1
+  assert "12 articles" in prepare.summary(manifest)
+  sizes = {"batch_size": 3, "query_len": 20, "seed": 0}
+  batch = next(
+    input_pipeline.pretrain_batches(data, weights=[1], max_masks=4, **sizes)
+  )
+  store = input_pipeline.load_blocks(data)
+  tok = tokenizer.load_tokenizer(data / "tokenizer")
+  for row in range(3):
+    body = store.body_ids(batch.own_block[row]).tolist()
+    targets = batch.mlm_targets[row][batch.mlm_mask[row] == 1].tolist()
+    assert targets
+    assert set(targets) <= set(body)
+  assert (batch.query.input_ids == tok.mask_id).any(axis=1).all()
+  next(input_pipeline.ict_batches(data, block_len=40, mask_rate=1, **sizes))
+  next(
+    input_pipeline.qa_batches(
+      data, "train", max_answers=1, max_answer_len=9, **sizes
+    )
+  )
+
+
+def test_a_second_time_uses_what_is_there(corpus, tmp_path, monkeypatch):
+  first = prepare.prepare(config(corpus), tmp_path / "data")
+  monkeypatch.setattr(prepare, "_Preparation", None)
+  assert prepare.prepare(config(corpus), tmp_path / "data") == first
+
+
+def test_the_same_input_gives_the_same_files(corpus, tmp_path):
+  prepare.prepare(config(corpus), tmp_path / "one")
+  prepare.prepare(config(corpus), tmp_path / "two")
+  assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_data_of_another_config_is_refused(corpus, tmp_path):
+  prepare.prepare(config(corpus), tmp_path / "data")
+  changed = config(corpus, block_len=60)
+  with pytest.raises(InputError, match=r"data\.block_len = 50, now it is 60"):
+    prepare.prepare(changed, tmp_path / "data")
+  changed = config(corpus, tokenizer={"vocab_size": 299})
+  with pytest.raises(InputError, match=r"data\.tokenizer\.vocab_size = 300"):
+    prepare.prepare(changed, tmp_path / "data")
+  with open(corpus, "a") as f:
+    f.write('{"id": "n", "title": "New", "text": "New."}\n')
+  with pytest.raises(InputError, match=r"the file .*corpus\.jsonl"):
+    prepare.prepare(config(corpus), tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "sentencepiece", "vocab"])
+def test_every_kind_of_tokenizer(corpus, tmp_path, kind):
+  vocab = tmp_path / "vocab.txt"
+  pieces = [*tokenizer.SPECIALS, *"abcdefghijklmnopqrstuvwxyz0123456789."]
+  pieces += [f"##{p}" for p in pieces[5:]]
+  vocab.write_text("\n".join(pieces) + "\n")
+  options = {"kind": kind, "vocab_file": str(vocab), "vocab_size": 120}
+  changed = config(corpus, tokenizer=options, block_len=250)
+  manifest = prepare.prepare(changed, tmp_path / "data")
+  store = blocks.BlockStore(tmp_path / "data" / "blocks")
+  tok = tokenizer.load_tokenizer(tmp_path / "data" / "tokenizer")
+  assert store.meta["tokenizer_hash"] == tok.hash == manifest["tokenizer_hash"]
+  assert tok.kind == (
+    "sentencepiece" if kind == "sentencepiece" else "wordpiece"
+  )
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"corpus": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+    ({"corpus": ""}, "data.corpus is empty"),
+    ({"text": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+    ({"text": "lead_lines"}, 'add "leads" to it'),
+    ({"qa": "leads"}, 'add "leads" to it'),
+    ({"qa": "questions.tsv"}, 'data.qa="questions.tsv": wanted'),
+    ({"qa": "files", "qa_dev": "no.tsv"}, "no.tsv: no such file"),
+    ({"annotator": "bert"}, 'data.annotator="bert"'),
+    ({"tokenizer": {"kind": "bpe"}}, 'data.tokenizer.kind="bpe"'),
+    (
+      {"tokenizer": {"kind": "vocab"}},
+      "data.tokenizer.vocab_file is empty",
+    ),
+    ({"block_len": 5}, "data.block_len=5"),
+    ({"max_articles": -1}, "data.max_articles=-1"),
+  ],
+)
+def test_bad_values_are_named_before_anything_is_made(
+  corpus, tmp_path, changes, message
+):
+  with pytest.raises(InputError) as e:
+    prepare.prepare(config(**{"corpus": corpus} | changes), tmp_path / "data")
+  assert message in str(e.value)
+  assert "\n" not in str(e.value)
+  assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+  "line, message",
+  [
+    ("", "empty corpus"),
+    ('{"id": "a", "title": "b", "text": " "}', "empty corpus"),
+    ('{"id": "a"', "corpus.jsonl:1: not JSON"),
+    ('{"id": "a", "text": "b"}', 'corpus.jsonl:1: lacks "title"'),
+    ('{"id": "a", "title": "b", "text": "no span."}', "has a salient span"),
+  ],
+)
+def test_bad_corpora_are_named_and_leave_no_part(
+  corpus, tmp_path, line, message
+):
+  corpus.write_text(line)
+  with pytest.raises(InputError) as e:
+    prepare.prepare(config(corpus), tmp_path / "data")
+  assert message in str(e.value)
+  assert not (tmp_path / "data" / "manifest.json").exists()
+  assert not list((tmp_path / "data").glob(".tmp*"))
+
+
+def test_full_disk_then_the_same_command_again(corpus, tmp_path, monkeypatch):
+  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  with pytest.raises(InputError, match="no space left on the disk"):
+    prepare.prepare(config(corpus), tmp_path / "data")
+  monkeypatch.delenv("REALM_FAIL_AT")
+  prepare.prepare(config(corpus), tmp_path / "data")
+  prepare.prepare(config(corpus), tmp_path / "clean")
+  assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+
+
+KILLED = """
+import json, os, sys
+from ml_collections import config_dict
+from realm_jax.data import blocks, prepare
+def kill(*args): os.kill(os.getpid(), 9)
+blocks.write_block_store = kill
+values = json.load(open(sys.argv[1]))
+prepare.prepare(config_dict.ConfigDict(values), sys.argv[2])
+"""
+
+
+def test_killed_then_resumed(corpus, tmp_path, monkeypatch):
+  values = tmp_path / "config.json"
+  values.write_text(config(corpus).to_json())
+  killed = subprocess.run(
+    [sys.executable, "-c", KILLED, str(values), str(tmp_path / "data")],
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    check=False,
+  )
+  assert killed.returncode == -signal.SIGKILL
+  made = tmp_path / "data" / "tokenizer" / "meta.json"
+  before = made.stat().st_mtime_ns
+  prepare.prepare(config(corpus), tmp_path / "data")
+  assert made.stat().st_mtime_ns == before  # the vocabulary was kept
+  prepare.prepare(config(corpus), tmp_path / "clean")
+  assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+
+
+def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
+  changed = config(corpus, tokenizer={"vocab_size": 90})
+  with monkeypatch.context() as m:
+    m.setattr(blocks, "write_block_store", None)
+    with pytest.raises(TypeError):
+      prepare.prepare(changed, tmp_path / "data")
+  assert (tmp_path / "data" / "tokenizer").exists()
+  manifest = prepare.prepare(config(corpus), tmp_path / "data")
+  assert manifest["vocab_size"] > 90
+
+
+def test_leads_of_the_smoke_config(tmp_path):
+  changed = config(
+    "leads", text="sentences,lead_lines", qa="leads", max_articles=200
+  )
+  manifest = prepare.prepare(changed, tmp_path / "data")
+  counts = manifest["counts"]
+  assert counts["blocks"]["num_articles"] == 200
+  lines, questions = counts["text"][1], counts["qa"]
+  assert all(lines[s] == questions[s] > 0 for s in ("train", "dev", "test"))
+  assert counts["text"][0]["dev"] == counts["text"][0]["test"] == 0
+  batches = input_pipeline.pretrain_eval_batches(
+    tmp_path / "data", "dev", batch_size=64, query_len=40, max_masks=9
+  )
+  gold = next(batches).gold_block[: questions["dev"]]
+  store = blocks.BlockStore(tmp_path / "data" / "blocks")
+  held_out = [
+    json.loads(line)
+    for line in (tmp_path / "data/qa/dev.jsonl").read_text().splitlines()
+  ]
+  assert [store.article_id(b) for b in gold] == [
+    q["article_id"] for q in held_out
+  ]
+  skipped = np.load(tmp_path / "data" / "held_out_sentences.npy")
+  assert len(skipped) == counts["held_out_sentences"]
