@@ -45,7 +45,7 @@ class Answer:
   Attributes:
     text: "" where the model has none.
     score: log-probability the model gives it (see Reading, Filling).
-    evidence: the blocks it was found in or weighed with, best first.
+    evidence: the blocks it was found in or weighed with, highest p first.
   """
 
   text: str
@@ -220,10 +220,9 @@ def _read_answer(row, store, tokenizer, text_of):
 
 
 def _fill_answer(row, num_masks, store, tokenizer):
-  shown = make_evidence(row.block_ids, row.log_probs, store)
   text = tokenizer.decode(row.token_ids[:num_masks].tolist())
-  best_first = sorted(shown, key=lambda block: -block.p)
-  return Answer(text, float(row.score), tuple(best_first))
+  shown = make_evidence(row.block_ids, row.log_probs, store)
+  return Answer(text, float(row.score), shown)
 
 
 def make_evidence(
@@ -232,7 +231,7 @@ def make_evidence(
   store,
   spans: dict[int, tuple[int, int] | None] | None = None,
 ) -> tuple[Evidence, ...]:
-  """Titles and texts of one question's blocks.
+  """Titles and texts of one question's blocks, the highest p(z | x) first.
 
   Args:
     ids: [K], -1 is the null block.
@@ -240,7 +239,7 @@ def make_evidence(
     store: data.blocks.BlockStore.
     spans: {block id: where the answer stands in it}.
   """
-  return tuple(
+  shown = [
     Evidence(
       block_id=block,
       title=store.title(block) if block >= 0 else "",
@@ -250,7 +249,8 @@ def make_evidence(
     )
     for block, log_prob in zip(ids.tolist(), log_probs, strict=True)
     if not np.isneginf(log_prob)
-  )
+  ]
+  return tuple(sorted(shown, key=lambda block: -block.p))
 
 
 def _rows(batch):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
+from realm_jax.data import features
 from realm_jax.data import qa as qa_files
 from realm_jax.evals import baselines, qa
+from realm_jax.retrieval import evidence
 from realm_jax.retrieval.evidence import Answer
-from realm_jax.serve import predictor
+from realm_jax.serve import predictor, run
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +41,40 @@ def _evaluate(opened, questions, **options):
   )
 
 
-def test_own_answers_are_right_and_others_wrong(reader, questions):
+def _read(opened, questions):
+  """Blocks read [B, K], and block, start and end of each predicted span."""
+  ids = opened.tokenizer.encode_batch([q.question for q in questions])
+  inputs = features.query_inputs(ids, 24, opened.tokenizer)
+  found = evidence.read(
+    opened.open_qa, opened.params, opened.block_emb, opened.tokens, inputs, 3
+  )
+  rows = zip(
+    *map(np.asarray, (found.block_ids, found.block, found.start, found.end)),
+    strict=True,
+  )
+  return [(ids, ids[slot], start, end) for ids, slot, start, end in rows]
+
+
+def test_answers_are_scored_as_text_and_as_wordpieces(reader, questions):
+  opened = reader.run
   given = [a.text for a in reader.answer([q.question for q in questions])]
   known = [
     q._replace(answers=["no such answer", text] if i % 2 else ["nothing"])
     for i, (q, text) in enumerate(zip(questions, given, strict=True))
   ]
-  scores = _evaluate(reader.run, known)
+  scores = _evaluate(opened, known)
   assert [p.prediction for p in scores.predictions] == given
-  right = [0, 1, 0, 1, 0]
-  assert scores.columns["exact_match"].tolist() == right
-  assert scores.columns["index_match"].tolist() == right
-  assert scores.columns["reader_oracle"].tolist() == right
+  assert scores.columns["exact_match"].tolist() == [0, 1, 0, 1, 0]
+  for b, (read, block, start, end) in enumerate(_read(opened, known)):
+    answers = opened.tokenizer.encode_batch(known[b].answers)
+    span = opened.store.body_ids(block)[start : end + 1].tolist()
+    bodies = [opened.store.body_ids(block).tolist() for block in read]
+    oracle = any(
+      body[t : t + len(answer)] == answer
+      for answer in answers for body in bodies for t in range(len(body))
+    )  # fmt: skip
+    assert scores.columns["index_match"][b] == (span in answers)
+    assert scores.columns["reader_oracle"][b] == oracle
   summary = dict(scores.summary())
   assert summary["exact_match"] == 0.4
   assert summary["exact_match_se"] == pytest.approx(np.sqrt(0.3 / 5))
@@ -86,14 +110,17 @@ def test_recall_is_that_of_the_search(reader, questions):
 def test_oracle_sees_only_the_blocks_read(reader, questions):
   """An answer in a block that was found but not read is out of reach."""
   opened = reader.run
-  shown = reader.answer([questions[0].question])[0].evidence
-  read = {e.block_id for e in shown}
-  first_words = {
-    block: opened.store.text(block).split()[0] for block in range(11)
-  }
-  outside = next(b for b in range(11) if b not in read)
-  for block, expected in ((shown[-1].block_id, 1), (outside, 0)):
-    question = questions[0]._replace(answers=[first_words[block]])
+  ((read, *_),) = _read(opened, questions[:1])
+  bodies = [opened.store.body_ids(block).tolist() for block in range(11)]
+  outside = next(b for b in range(11) if b not in read[:3])
+  for block, expected in ((read[2], 1), (outside, 0)):
+    others = {i for b, body in enumerate(bodies) if b != block for i in body}
+    only_here = next(
+      word
+      for word in opened.store.text(block).split()
+      if len(ids := opened.tokenizer.encode(word)) < 5 and not others & set(ids)
+    )
+    question = questions[0]._replace(answers=[only_here])
     scores = _evaluate(opened, [question])
     assert scores.columns["reader_oracle"].tolist() == [expected]
 
@@ -116,8 +143,8 @@ def test_shuffled_blocks_answer_from_other_text(reader, questions):
   )  # fmt: skip
   assert "recall_5" not in scores.columns
   for real, other in zip(honest.predictions, scores.predictions, strict=True):
-    read = [text_of[e["block_id"]] for e in real.evidence]
-    assert [e["block_id"] for e in other.evidence] == read
+    read = {text_of[e["block_id"]] for e in real.evidence}
+    assert {e["block_id"] for e in other.evidence} == read
     (block,) = [e for e in other.evidence if e["span"]]
     assert block["text"][slice(*block["span"])] == other.prediction
 
@@ -169,27 +196,48 @@ def _closed_book(opened, questions, **options):
   )  # fmt: skip
 
 
-def test_closed_book_is_right_where_any_filling_is(demo, questions):
-  opened = predictor.Predictor(demo / "pretrain").run
-  tokenize = opened.tokenizer.encode
-  scores = _closed_book(opened, questions)
-  for question, given in zip(questions, scores.predictions, strict=True):
-    lens = {len(tokenize(a)) for a in question.answers}
-    assert len(tokenize(given.prediction)) in lens | {0}
-    shown = [e["block_id"] for e in given.evidence]
-    assert shown == ([-1] if given.prediction else [])
-  first = scores.predictions[0].prediction
-  own = [questions[0]._replace(answers=[first, "a b c d e f g h i j"])]
-  assert _closed_book(opened, own).columns["exact_match"].tolist() == [1]
-  hopeless = [questions[0]._replace(answers=["a b c d e f g h i j"])]
-  assert _closed_book(opened, hopeless).predictions[0].prediction == ""
-  assert len(_closed_book(opened, questions, regex=True).predictions) == 5
-  open_book = _closed_book(opened, own, block_emb=opened.block_emb)
-  assert len(open_book.predictions[0].evidence) == 4  # num_candidates
+@pytest.fixture(scope="module")
+def parrot(demo):
+  """A pre-trained run whose encoder only ever says "river"."""
+  opened = run.open_run(demo / "pretrain")
+  (river,) = opened.tokenizer.encode("river")
+  params = jax.tree.map(np.array, opened.params)
+  params["encoder"]["cls"]["bias"][river] = 1e3
+  return dataclasses.replace(opened, params=params)
+
+
+@pytest.mark.parametrize(
+  ("answers", "said", "right"),
+  [
+    (["river"], "river", 1),
+    (["a lake", "River, river!"], "river river river river", 0),
+    (["a lake", "river river"], "river river", 1),  # 2 masks for both
+    (["river", "lake of river"], "river", 1),  # any right filling counts
+    (["one two three four five six"], "", 0),  # more than max_masks
+  ],
+)
+def test_closed_book_is_told_the_answers_length(
+  parrot, questions, answers, said, right
+):
+  scores = _closed_book(parrot, [questions[0]._replace(answers=answers)])
+  assert scores.columns["exact_match"].tolist() == [right]
+  (given,) = scores.predictions
+  if right or not said:
+    assert given.prediction == said
+  assert [e["block_id"] for e in given.evidence] == ([-1] if said else [])
+
+
+def test_fill_in_with_an_index_has_evidence(parrot, questions):
+  scores = _closed_book(parrot, questions, block_emb=parrot.block_emb)
+  for given in scores.predictions:
+    assert set(given.prediction.split()) == {"river"}
+    assert len(given.evidence) == 4  # num_candidates
+  regex = _closed_book(parrot, questions, regex=True)
+  assert [len(p.prediction.split()) for p in regex.predictions] == [1] * 5
 
 
 def test_closed_book_sees_no_block(demo, questions):
-  opened = predictor.Predictor(demo / "pretrain").run
+  opened = run.open_run(demo / "pretrain")
   blank = jax.tree.map(np.zeros_like, opened.tokens)
   other = dataclasses.replace(opened, tokens=blank)
   ours = [p.prediction for p in _closed_book(opened, questions).predictions]

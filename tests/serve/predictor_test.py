@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,7 +43,9 @@ def test_evidence_is_the_exact_search(reader):
     query_emb = opened.retrieval.embed_query(opened.params, inputs)
     scores = np.asarray(opened.block_emb) @ np.asarray(query_emb)[0]
     best = np.argsort(-scores)[:3]
-    assert [e.block_id for e in answer.evidence] == best.tolist()
+    assert {e.block_id for e in answer.evidence} == set(best.tolist())
+    shares = [e.p for e in answer.evidence]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_the_batch_an_answer_is_in_changes_nothing(reader):
@@ -57,10 +60,12 @@ def test_the_batch_an_answer_is_in_changes_nothing(reader):
 def test_a_pretrained_run_fills_in_masks(demo):
   filler = predictor.Predictor(demo / "pretrain", batch_size=2)
   assert "no QA reader" in filler.note
+  (river,) = filler.run.tokenizer.encode("river")
+  bias = filler.run.params["encoder"]["cls"]["bias"]
+  bias = bias.at[jnp.array([river, filler.run.tokenizer.sep_id])].set(1e3)
+  filler.run.params["encoder"]["cls"]["bias"] = bias
   one, two = filler.answer(["a Dutch painter", "[MASK] [MASK] is a river"])
-  tokenize = filler.run.tokenizer.encode
-  assert len(tokenize(one.text)) == 1
-  assert one.text in filler.run.tokenizer.tokens(tokenize(one.text))[0]
+  assert (one.text, two.text) == ("river", "river river")  # no special
   assert two.score < one.score < 0
   ids = [e.block_id for e in one.evidence]
   assert len(ids) == 4 and ids.count(-1) == 1  # the null block is among them
