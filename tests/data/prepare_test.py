@@ -206,7 +206,9 @@ KILLED = """
 import json, os, sys
 from ml_collections import config_dict
 from realm_jax.data import blocks, prepare
-def kill(*args): os.kill(os.getpid(), 9)
+def kill(directory, *args):
+  os.mkdir(directory.with_name(".tmp-blocks-1"))
+  os.kill(os.getpid(), 9)
 blocks.write_block_store = kill
 values = json.load(open(sys.argv[1]))
 prepare.prepare(config_dict.ConfigDict(values), sys.argv[2])
@@ -223,9 +225,11 @@ def test_killed_then_resumed(corpus, tmp_path, monkeypatch):
   )
   assert killed.returncode == -signal.SIGKILL
   made = tmp_path / "data" / "tokenizer" / "meta.json"
+  assert (tmp_path / "data" / ".tmp-blocks-1").exists()
   before = made.stat().st_mtime_ns
   prepare.prepare(config(corpus), tmp_path / "data")
   assert made.stat().st_mtime_ns == before  # the vocabulary was kept
+  assert not list((tmp_path / "data").glob(".tmp-*"))
   prepare.prepare(config(corpus), tmp_path / "clean")
   assert contents(tmp_path / "data") == contents(tmp_path / "clean")
 
@@ -239,6 +243,14 @@ def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
   assert (tmp_path / "data" / "tokenizer").exists()
   manifest = prepare.prepare(config(corpus), tmp_path / "data")
   assert manifest["vocab_size"] > 90
+
+
+def test_a_users_own_folder_is_never_touched(corpus, tmp_path):
+  (tmp_path / "data" / "text").mkdir(parents=True)
+  (tmp_path / "data" / "text" / "mine").write_text("precious")
+  with pytest.raises(InputError, match="that no preparation made"):
+    prepare.prepare(config(corpus), tmp_path / "data")
+  assert (tmp_path / "data" / "text" / "mine").read_text() == "precious"
 
 
 def test_leads_of_the_smoke_config(tmp_path):
