@@ -185,14 +185,15 @@ class _Flight:
 class _StopSignals:
   """SIGTERM and SIGINT as a question asked after each step.
 
-  The first signal lets the step end; a second one acts at once. Where JAX runs
-  in several processes, its preemption notifier takes SIGTERM and all processes
-  stop at the same step.
+  The first signal lets the step end; a second one acts at once. Of several
+  processes JAX's own preemption notifier takes SIGTERM, and makes all of them
+  stop after the same step.
   """
 
   def __enter__(self) -> "_StopSignals":
     self._signal, self._before = None, {}
-    if threading.current_thread() is threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if main and jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._take)
     return self

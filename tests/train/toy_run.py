@@ -1,6 +1,7 @@
 """A whole run in a few milliseconds a step, for the tests of the loop.
 
-Also a program, so that a test can kill it: toy_run.py WORKDIR [key=value ...].
+Also a program, so that a test can kill it: toy_run.py WORKDIR [key=value ...];
+process=I port=P make it process I of two.
 """
 
 import ast
@@ -164,9 +165,16 @@ def run(workdir, batches=None, place=None, **changes):
   return state
 
 
+def main(workdir, *words):
+  options = {k: ast.literal_eval(v) for k, v in (w.split("=") for w in words)}
+  port = options.pop("port", None)
+  if port is not None:
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, options.pop("process"))
+  run(workdir, **options)
+
+
 if __name__ == "__main__":
-  changes = dict(word.split("=") for word in sys.argv[2:])
   try:
-    run(sys.argv[1], **{k: ast.literal_eval(v) for k, v in changes.items()})
+    main(*sys.argv[1:])
   except InputError as e:
     sys.exit(f"error: {e}")
