@@ -17,6 +17,7 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 _INK = "#010203"  # no line has it: it becomes currentColor
 _LINES = ("#2f8fd8", "#e07b39", "#3aa66b", "#b46ad0", "#c2a21f", "#d65a7c")
 _MAX_POINTS = 600  # a curve of a long run is thinned to so many
+_NOISY = 100  # points from which on a running mean is drawn over the curve
 _STYLE = {
   "svg.fonttype": "none",
   "svg.hashsalt": "realm-jax",  # the same data gives the same bytes
@@ -70,16 +71,30 @@ def curves_svg(
 def _draw(axes, name, x, y, error):
   x, y = np.asarray(x, float), np.asarray(y, float)
   keep = _thin(len(x))
-  few = len(keep) <= 40
+  noisy = len(x) > _NOISY
+  mean = running_mean(y, len(y) // 25) if noisy else y
   (line,) = axes.plot(
-    x[keep], y[keep], label=name, linewidth=1.4, marker="." if few else None
+    x[keep],
+    mean[keep],
+    label=name,
+    linewidth=1.4,
+    marker="." if len(keep) <= 40 else None,
   )
+  color = line.get_color()
+  if noisy:
+    axes.plot(x[keep], y[keep], color=color, alpha=0.3, linewidth=0.7)
   if error is not None:
     error = np.asarray(error, float)
     low, high = (y - error)[keep], (y + error)[keep]
-    axes.fill_between(
-      x[keep], low, high, color=line.get_color(), alpha=0.2, linewidth=0
-    )
+    axes.fill_between(x[keep], low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def running_mean(y: np.ndarray, width: int) -> np.ndarray:
+  """Mean over `width` neighbours on both sides (fewer at the ends), [n]."""
+  window = np.ones(2 * width + 1)
+  count = np.convolve(np.ones(len(y)), window, mode="full")
+  total = np.convolve(y, window, mode="full")
+  return (total / count)[width : width + len(y)]
 
 
 def _thin(count: int) -> np.ndarray:

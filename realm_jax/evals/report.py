@@ -6,51 +6,20 @@ tables, and the blocks retrieved for sample questions. Nothing on the page comes
 from a network, and text of a corpus is escaped: it is shown, never run.
 """
 
-import json
 import math
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import jinja2
 import markupsafe
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.evals import exact_match, plots
+from realm_jax.evals import curves, exact_match
 
-_SE = "_se"  # metric x_se holds the standard error of metric x
 _SAMPLES = 12  # questions shown of each predictions file
 
-
-class Panel(NamedTuple):
-  """A figure of each run that has one of its metrics.
-
-  Attributes:
-    title, unit: what is on the y axis.
-    metrics: pattern of the metrics' names, without the evaluator's prefix.
-  """
-
-  title: str
-  unit: str
-  metrics: str
-
-
-PANELS = (
-  Panel("Loss", "nats", r".*loss|.*nll"),
-  Panel("Retrieval utility", "nats a masked wordpiece", r".*utility"),
-  Panel("Recall", "share of queries", r".*recall.*"),
-  Panel("Exact match", "share of questions", r".*exact_match|f1|.*oracle"),
-  Panel("Accuracy", "share of queries", r".*(accuracy|correct)"),
-  Panel("Null-block mass", "p(null block | query)", r".*null.*"),
-  Panel("Staleness of the index", "steps", r".*staleness(_steps)?"),
-  Panel("Index version", "version", r"index_version"),
-  Panel("Top-k kept at a swap", "share of blocks", r".*overlap.*"),
-  Panel("Throughput", "steps a second", r"steps_per_second"),
-  Panel("Time", "seconds", r".*seconds(_.*)?"),
-)
 
 _UNITS = {
   "seconds": "seconds",
@@ -101,29 +70,12 @@ def render(workdir: str | os.PathLike) -> str:
   )
 
 
-def read_metrics(path: str | os.PathLike) -> list[dict]:
-  """Lines of a metrics.jsonl; a last line still being written is left out.
-
-  Raises:
-    InputError: another line isn't a JSON object.
-  """
-  lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-  rows = []
-  for number, line in enumerate(lines, 1):
-    try:
-      rows.append({**json.loads(line)})
-    except (ValueError, TypeError) as e:
-      if number < len(lines):
-        raise InputError(f"{path}:{number}: not a JSON object ({e})") from e
-  return rows
-
-
 def _runs(workdir: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
   """(name, directory) of each run, in the order in which they began."""
   found = []
   for path in [workdir, *sorted(workdir.glob("*/"))]:
     if (path / "metrics.jsonl").is_file():
-      rows = read_metrics(path / "metrics.jsonl")
+      rows = curves.read_metrics(path / "metrics.jsonl")
       began = rows[0].get("time", 0) if rows else math.inf
       found.append((began, path.resolve().name, path))
   for _, name, path in sorted(found):
@@ -132,70 +84,38 @@ def _runs(workdir: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 
 def _section(name: str, run: pathlib.Path) -> dict:
   """What the template shows of one run."""
-  rows = read_metrics(run / "metrics.jsonl")
-  series = _series(rows)
+  rows = curves.read_metrics(run / "metrics.jsonl")
   figures = [
-    _figure(panel, chosen, series)
-    for panel in PANELS
-    if (chosen := _chosen(panel, series))
+    {
+      "title": figure.panel.title,
+      "unit": figure.panel.unit,
+      "svg": markupsafe.Markup(figure.svg),
+      "last": {name: _number(value) for name, value in figure.last.items()},
+    }
+    for figure in curves.draw_figures(rows)
   ]
   steps = [row["step"] for row in rows if "step" in row]
   return {
     "name": name,
     "source": f"{run.name}/metrics.jsonl",
     "command": _command(run),
+    "config": f"{run.name}/config.json",
     "steps": max(steps, default=0),
     "figures": figures,
   }
 
 
-def _series(rows: list[dict]) -> dict[str, tuple[list, list]]:
-  """{metric: (steps, values)}, each metric at the steps that have it."""
-  series: dict[str, tuple[list, list]] = {}
-  for row in rows:
-    for name, value in row.items():
-      if name not in ("step", "time") and isinstance(value, int | float):
-        steps, values = series.setdefault(name, ([], []))
-        steps.append(row.get("step", 0))
-        values.append(value)
-  return series
-
-
-def _chosen(panel: Panel, series: Mapping) -> list[str]:
-  """The panel's metrics; "dev/loss" is a loss."""
-  return [
-    name
-    for name in series
-    if re.fullmatch(panel.metrics, name.rpartition("/")[2])
-    and not name.endswith(_SE)
-  ]
-
-
-def _figure(panel: Panel, names: list[str], series: Mapping) -> dict:
-  svg = plots.curves_svg(
-    {name: series[name] for name in names},
-    x_label="step",
-    y_label=panel.unit,
-    errors={
-      name: series[name + _SE][1]
-      for name in names
-      if series.get(name + _SE, ([],))[0] == series[name][0]
-    },
-  )
-  last = {name: _number(series[name][1][-1]) for name in names}
-  return {
-    "title": panel.title,
-    "unit": panel.unit,
-    "svg": markupsafe.Markup(svg),
-    "last": last,
-  }
-
-
 def _command(run: pathlib.Path) -> str:
-  """The command that made a run, as the run itself has it."""
+  """The command whose run this is; its config lies beside the metrics."""
   path = run / "config.json"
   config = files.read_json(path) if path.is_file() else {}
-  return config.get("command", "") if isinstance(config, dict) else ""
+  kinds = {
+    "reader_beam_size": "finetune_qa",
+    "evidence": "pretrain",
+    "mask_rate": "train_ict",
+  }
+  name = next((kinds[key] for key in kinds if key in config), None)
+  return f"python -m experiments.{name} --workdir={run}" if name else ""
 
 
 def _tables(path: pathlib.Path) -> list[dict]:

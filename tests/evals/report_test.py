@@ -3,11 +3,13 @@
 import html.parser
 import json
 
+import numpy as np
 import pytest
 
 from realm_jax.config import InputError
 from realm_jax.evals import exact_match, plots, report
 
+_KEYS = {"ict": "mask_rate", "pretrain": "evidence"}
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"
 
 
@@ -36,9 +38,9 @@ def workdir(tmp_path):
   for order, name in enumerate(("pretrain", "ict")):
     run = tmp_path / name
     run.mkdir()
-    (run / "config.json").write_text(json.dumps({"command": f"make {name}"}))
+    (run / "config.json").write_text(json.dumps({_KEYS[name]: 1}))
     rows = [
-      {"step": s, "time": -order, "loss": 9 - s, "staleness_steps": s % 2}
+      {"step": s, "time": -order, "loss": 9 - s, "index_staleness": s % 2}
       for s in range(5)
     ]
     rows += [{"step": 4, "time": 9, "dev/retrieval_utility": 1.25,
@@ -69,11 +71,13 @@ def test_page_is_whole_and_self_contained(workdir):
   assert all(address.startswith("#") for address in page.addresses)
   assert not {"script", "link", "iframe", "img", "object"} & set(page.tags)
   assert not page.handlers
-  for shown in ("0.1235", "0.1 ± 0.02", "make ict", "nats a masked wordpiece",
+  for shown in ("0.1235", "0.1 ± 0.02", "experiments.train_ict", "nats a masked wordpiece",
                 "@20", "30 of 30 right", "p(z|x) = 0.250", EVIL,
                 f"experiments.report --workdir={workdir}"):  # fmt: skip
     assert shown in page.text
-  assert page.text.index("make pretrain") > page.text.index("make ict")
+  assert page.text.index("experiments.pretrain") > page.text.index(
+    "experiments.train_ict"
+  )
   assert page.tags.count("svg") == 2 * 4  # loss, utility, recall, staleness
   assert page.tags.count("details") == 12
 
@@ -87,8 +91,8 @@ def test_columns_are_in_order_of_k(workdir):
 
 def test_a_single_run_is_a_workdir_too(workdir):
   page = report.render(workdir / "ict")
-  assert "make ict" in page
-  assert "make pretrain" not in page
+  assert "experiments.train_ict" in page
+  assert "experiments.pretrain" not in page
 
 
 def test_no_run_is_said(tmp_path):
@@ -113,3 +117,10 @@ def test_curves_take_the_pages_ink_and_are_thinned():
   assert "currentColor" in svg and plots._INK not in svg
   assert len(svg) < len(_diagonal(10)) + 30 * plots._MAX_POINTS
   assert _diagonal(10) == _diagonal(10)
+
+
+def test_running_mean():
+  y = np.array([0.0, 6, 0, 6, 12])
+  assert plots.running_mean(y, 1).tolist() == [3, 2, 4, 6, 9]
+  assert plots.running_mean(y, 0).tolist() == y.tolist()
+  assert plots.running_mean(y, 9).tolist() == pytest.approx([4.8] * 5)

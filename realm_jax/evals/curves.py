@@ -1,0 +1,128 @@
+"""Which of a run's metrics stand in which figure, from its metrics.jsonl."""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from realm_jax.config import InputError
+from realm_jax.evals import plots
+
+_SE = "_se"  # metric x_se holds the standard error of metric x
+
+
+class Panel(NamedTuple):
+  """A figure of each run that has one of its metrics.
+
+  Attributes:
+    title, unit: what is on the y axis.
+    metrics: pattern of the metrics' names, without the evaluator's prefix.
+  """
+
+  title: str
+  unit: str
+  metrics: str
+
+
+PANELS = (
+  Panel("Loss", "nats", r".*loss|nll"),
+  Panel("Retrieval utility", "nats a masked wordpiece", r".*utility"),
+  Panel(
+    "Recall",
+    "share of queries",
+    r".*recall_\d+|gold_in_candidates|answer_in_beam",
+  ),
+  Panel(
+    "Answers", "share of questions", r"exact_match|f1|index_match|.*oracle"
+  ),
+  Panel("Accuracy", "share of queries", r".*accuracy"),
+  Panel("Null-block mass", "p(null block | query)", r"null_mass"),
+  Panel("Candidate entropy", "nats", r".*entropy"),
+  Panel("Staleness of the index", "steps", r".*staleness"),
+  Panel("Index version", "number", r"index_version"),
+  Panel("Top-k kept at a swap", "share of blocks", r".*overlap"),
+  Panel("Throughput", "steps a second", r"steps_per_second"),
+  Panel("Refresh", "blocks a second", r".*blocks_per_second"),
+  Panel("Time", "seconds", r".*_seconds"),
+  Panel("Gradient norm", "nats", r"grad_norm"),
+)
+
+
+class Figure(NamedTuple):
+  """A drawn panel.
+
+  Attributes:
+    panel: what it shows.
+    svg: one `<svg>` element.
+    last: {metric: its last value}.
+  """
+
+  panel: Panel
+  svg: str
+  last: dict[str, float]
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict]:
+  """Lines of a metrics.jsonl; a last line still being written is left out.
+
+  Raises:
+    InputError: another line isn't a JSON object.
+  """
+  lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+  rows = []
+  for number, line in enumerate(lines, 1):
+    try:
+      rows.append({**json.loads(line)})
+    except (ValueError, TypeError) as e:
+      if number < len(lines):
+        raise InputError(f"{path}:{number}: not a JSON object ({e})") from e
+  return rows
+
+
+def draw_figures(rows: list[dict]) -> list[Figure]:
+  """Draws every panel that one of the metrics belongs to."""
+  series = _series(rows)
+  return [
+    _figure(panel, names, series)
+    for panel in PANELS
+    if (names := _names(panel, series))
+  ]
+
+
+def _series(rows: list[dict]) -> dict[str, tuple[list, list]]:
+  """{metric: (steps, values)}, each metric at the steps that have it."""
+  series: dict[str, tuple[list, list]] = {}
+  for row in rows:
+    for name, value in row.items():
+      if name not in ("step", "time") and isinstance(value, int | float):
+        steps, values = series.setdefault(name, ([], []))
+        steps.append(row.get("step", 0))
+        values.append(value)
+  return series
+
+
+def _names(panel: Panel, series: Mapping) -> list[str]:
+  """The panel's metrics; "dev/loss" is a loss."""
+  return [
+    name
+    for name in series
+    if re.fullmatch(panel.metrics, name.rpartition("/")[2])
+    and not name.endswith(_SE)
+  ]
+
+
+def _figure(panel: Panel, names: list[str], series: Mapping) -> Figure:
+  svg = plots.curves_svg(
+    {name: series[name] for name in names},
+    x_label="step",
+    y_label=panel.unit,
+    errors={
+      name: series[name + _SE][1]
+      for name in names
+      if series.get(name + _SE, ([],))[0] == series[name][0]
+    },
+  )
+  last = {name: series[name][1][-1] for name in names}
+  return Figure(panel, svg, last)
