@@ -1,7 +1,8 @@
 """BM25 over the same blocks: the bar that every retriever is shown beside.
 
-Title and text of a block are its words (lower case, English stop words left
-out, no stemming). As a reader, BM25 answers with the title of its best block.
+Title and text of a block are its words (lower case, two letters or more, no
+stop list and no stemming, so no language is favoured). As a reader, BM25 answers
+with the title of its best block.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,16 +10,20 @@ from collections.abc import Iterable, Sequence
 import bm25s
 import numpy as np
 
+# Anserini's defaults for passages. On the leads' questions they are better than
+# bm25s' own (1.5, .75): recall@5 .750 against .730.
+_K1, _B = 0.9, 0.4
+
 
 class Bm25:
   """An index over blocks, in memory; ids are positions in `texts`."""
 
   def __init__(self, texts: Iterable[str]):
     """Indexes the texts (title and text of each block in one string)."""
-    tokens = bm25s.tokenize(list(texts), show_progress=False)
+    tokens = _words(texts)
     self._num_blocks = len(tokens.ids)
     # Nothing to index (an empty vocabulary) is no error: nothing is found.
-    self._index = bm25s.BM25() if tokens.vocab else None
+    self._index = bm25s.BM25(k1=_K1, b=_B) if tokens.vocab else None
     if self._index is not None:
       self._index.index(tokens, show_progress=False)
 
@@ -33,7 +38,13 @@ class Bm25:
     if self._index is None or not len(queries):
       return found
     width = min(k, self._num_blocks)
-    words = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
+    words = _words(queries, return_ids=False)
     ids, scores = self._index.retrieve(words, k=width, show_progress=False)
     found[:, :width] = np.where(scores > 0, ids, -1)
     return found
+
+
+def _words(texts, **options):
+  return bm25s.tokenize(
+    list(texts), stopwords=[], show_progress=False, **options
+  )
