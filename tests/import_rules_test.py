@@ -26,6 +26,7 @@ ALLOWED = {
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.run",
+  "realm_jax.train.build_index",
   "realm_jax.train.ict",
   "realm_jax.train.pretrain",
   "realm_jax.train.finetune",

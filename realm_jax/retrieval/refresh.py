@@ -21,6 +21,7 @@ from flax import struct
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.forward import Retrieval
+from realm_jax.sharding import replicate
 from realm_jax.types import Array, BlockTokens, Inputs
 
 MODES = ("never", "inline", "interleaved")
@@ -210,7 +211,9 @@ class Refresher:
 
   def _index(self, block_emb, params, step) -> Index:
     index = Index(
-      block_emb=block_emb, version=jnp.int32(0), params_step=jnp.int32(step)
+      block_emb=block_emb,
+      version=self._scalar(0),
+      params_step=self._scalar(step),
     )
     if self.mode == "interleaved":
       index = self._start_round(index, params, step)
@@ -236,8 +239,8 @@ class Refresher:
     after = np.asarray(self._probe_ids(state.params, fresh))
     index = index.replace(
       block_emb=fresh,
-      version=index.version + 1,
-      params_step=jnp.int32(made_at),
+      version=self._scalar(int(index.version) + 1),
+      params_step=self._scalar(made_at),
     )
     seconds = time.monotonic() - began
     self._publish(index, params, seconds)
@@ -269,8 +272,15 @@ class Refresher:
     return index.replace(
       shadow=jnp.zeros_like(index.block_emb),
       shadow_params=jax.tree.map(jnp.copy, params["embedder"]),
-      shadow_step=jnp.int32(step),
+      shadow_step=self._scalar(step),
     )
+
+  def _scalar(self, value: int) -> Array:
+    """An int32 on every device, placed as a step leaves it: a value placed
+    otherwise would have the whole step compiled anew."""
+    mesh = self.embedder.retrieval.mesh
+    value = np.asarray(value, np.int32)
+    return jnp.asarray(value) if mesh is None else replicate(value, mesh)
 
   def _publish(self, index, params, seconds):
     versions.publish_version(
