@@ -6,8 +6,8 @@ from realm_jax.data import blocks, packing
 from realm_jax.data.articles import Article
 
 
-def test_blocks_hold_whole_sentences_greedily(articles, tok):
-  block_len = 40
+@pytest.mark.parametrize("block_len", range(25, 49))
+def test_blocks_hold_whole_sentences_greedily(articles, tok, block_len):
   packed = packing.pack_blocks(articles[3], tok, block_len)
   assert len(packed) > 1
   title = tok.encode("Moon")

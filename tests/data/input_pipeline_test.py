@@ -80,24 +80,21 @@ def test_an_epoch_shows_all_once_in_a_new_order(data_dir):
 
 
 def test_batches_cross_epochs(data_dir):
-  batches = pretrain(data_dir, batch_size=5)
-  ids = np.concatenate([next(batches).example_ids for _ in range(23)])
-  assert (np.bincount(ids, minlength=23) == 5).all()
+  batches = pretrain(data_dir, batch_size=115)
+  ids = np.concatenate([next(batches).example_ids for _ in range(20)])
+  assert (np.bincount(ids, minlength=23) == 100).all()
   larger = next(pretrain(data_dir, batch_size=60)).example_ids
   assert (larger[:46].reshape(2, 23) == ids[:46].reshape(2, 23)).all()
 
 
-def test_processes_share_a_batch(data_dir):
-  whole = pretrain(data_dir, weights=(3.0, 1.0), batch_size=6)
+@pytest.mark.parametrize("make", [pretrain, ict])
+def test_processes_share_a_batch(data_dir, make):
+  kwargs = {"batch_size": 6}
+  if make is pretrain:
+    kwargs["weights"] = (3.0, 1.0)
+  whole = make(data_dir, **kwargs)
   parts = [
-    pretrain(
-      data_dir,
-      weights=(3.0, 1.0),
-      batch_size=6,
-      process_index=p,
-      process_count=3,
-    )
-    for p in range(3)
+    make(data_dir, process_index=p, process_count=3, **kwargs) for p in range(3)
   ]
   for _ in range(4):
     rows = [next(part) for part in parts]
