@@ -5,10 +5,13 @@ by memory-mapping two files, and a batch of rows is one NumPy gather. Writers
 append, so preparation never holds a corpus in memory.
 """
 
+import array
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+_BUFFERED = 1 << 16  # values written at once
 
 
 class FlatWriter:
@@ -17,6 +20,7 @@ class FlatWriter:
   def __init__(self, path: pathlib.Path, dtype: np.typing.DTypeLike):
     self._dtype = np.dtype(dtype)
     self._file = open(path, "wb")  # noqa: SIM115 - closed in close()
+    self._buffer = array.array(self._dtype.char)
     self._count = 0
     self._write_header()
 
@@ -30,12 +34,18 @@ class FlatWriter:
     self._file.seek(0)
     np.lib.format.write_array_header_1_0(self._file, header)
 
-  def extend(self, values: Sequence[int] | np.ndarray) -> None:
-    values = np.asarray(values, self._dtype)
-    self._file.write(values.tobytes())
-    self._count += len(values)
+  def extend(self, values: Iterable[int]) -> None:
+    self._buffer.extend(values)
+    if len(self._buffer) >= _BUFFERED:
+      self._flush()
+
+  def _flush(self) -> None:
+    self._count += len(self._buffer)
+    self._file.write(self._buffer.tobytes())
+    del self._buffer[:]
 
   def close(self) -> None:
+    self._flush()
     self._write_header()
     self._file.close()
 
@@ -51,13 +61,13 @@ class RaggedWriter:
     self._offsets.extend([0])
     self._end = 0
 
-  def append(self, row: Sequence[int] | np.ndarray) -> None:
+  def append(self, row: Sequence[int]) -> None:
     self._flat.extend(row)
     self._end += len(row)
     self._offsets.extend([self._end])
 
   def append_text(self, text: str) -> None:
-    self.append(np.frombuffer(text.encode(), np.uint8))
+    self.append(array.array("B", text.encode()))
 
   def close(self) -> None:
     self._flat.close()

@@ -5,6 +5,7 @@ records as ragged arrays; MaskedTexts reads them a batch at a time and picks
 one span of each record anew every epoch.
 """
 
+import bisect
 import hashlib
 import json
 import os
@@ -178,12 +179,12 @@ def token_spans(offsets: Offsets, spans: list[Span]) -> list[int]:
 
   A span takes the tokens that lie wholly in it; one without any is dropped.
   """
-  starts = np.array([start for start, _ in offsets])
-  ends = np.array([end for _, end in offsets])
+  starts = [start for start, _ in offsets]
+  ends = [end for _, end in offsets]
   flat: list[int] = []
   for a, b, _ in spans:
-    first = int(np.searchsorted(starts, a, "left"))
-    last = int(np.searchsorted(ends, b, "right"))
+    first = bisect.bisect_left(starts, a)
+    last = bisect.bisect_right(ends, b)
     if first < last:
       flat += [first, last]
   return flat
