@@ -12,11 +12,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 @pytest.mark.parametrize("name", ["natural_questions_open", "web_questions"])
 def test_questions_of_mocked_data_sets(name):
   with tfds.testing.mock_data(num_examples=3):
-    try:
-      questions = qa.read_qa(f"tfds:{name}:train")
-    except InputError as e:  # the mock may draw a question without answers
-      assert '"answer" must be a list' in str(e)
-      return
+    questions = qa.read_qa(f"tfds:{name}:train")
   assert len(questions) == 3
   assert all(isinstance(a, str) for q in questions for a in q.answers)
 
