@@ -62,7 +62,8 @@ def test_a_pretrained_run_fills_in_masks(demo):
   assert "no QA reader" in filler.note
   (river,) = filler.run.tokenizer.encode("river")
   bias = filler.run.params["encoder"]["cls"]["bias"]
-  bias = bias.at[jnp.array([river, filler.run.tokenizer.sep_id])].set(1e3)
+  words = jnp.array([river, filler.run.tokenizer.sep_id])
+  bias = bias.at[words].set(jnp.array([1e3, 2e3]))
   filler.run.params["encoder"]["cls"]["bias"] = bias
   one, two = filler.answer(["a Dutch painter", "[MASK] [MASK] is a river"])
   assert (one.text, two.text) == ("river", "river river")  # no special
