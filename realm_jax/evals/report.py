@@ -21,11 +21,16 @@ from realm_jax.evals import curves, exact_match
 _SAMPLES = 12  # questions shown of each predictions file
 
 
+_NATS = "nats a masked wordpiece, mean ± standard error"
 _UNITS = {
   "seconds": "seconds",
   "recall": "share of questions with a gold block among the first k",
-  "retrieval_utility": "nats a masked wordpiece, mean ± standard error",
+  "masked_recall": "share of masked queries with it among the first k",
+  "retrieval_utility": _NATS,
+  "gold_utility": _NATS,
+  "null_mass": "p(null block | query), mean ± standard error",
   "exact_match": "share of questions",
+  "exact_match_se": "standard error of that",
 }
 
 
