@@ -35,9 +35,11 @@ def get_common(size: str) -> ConfigDict:
   config.embedder = model(size)
   config.encoder = model(size)
   if size != "base":
-    # A small embedder learns far sooner from the mean of its tokens, without
-    # a second layer, and without looking at [MASK].
+    # A small embedder learns far sooner as little more than a bag of words:
+    # the mean of its tokens, one thin layer, and no look at [MASK].
+    config.embedder.init = "words"
     config.embedder.pooling = "mean"
+    config.embedder.intermediate_size = pick(size, smoke=48, demo=128, base=0)
     config.embedder.query_mask_token = False
     config.embedder.num_hidden_layers = 1
     config.encoder.init = "copy"  # how a small encoder learns to use evidence

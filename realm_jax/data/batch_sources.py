@@ -15,6 +15,7 @@ import numpy as np
 from realm_jax.config import InputError
 
 _FOREVER = 1 << 40  # batches of a source that repeats
+NUM_DRAWS = 3  # random numbers that come with a row
 _MIX = 1000  # rows after which the pattern of a mixture repeats
 
 
@@ -50,7 +51,7 @@ class TrainSource:
   def __getitem__(self, step: int) -> Any:
     number = (step * self._batch_size + np.arange(self._batch_size))[self._rows]
     rng = np.random.default_rng([self._seed, 0, step])
-    uniform = rng.random((self._batch_size, 2))[self._rows]
+    uniform = rng.random((self._batch_size, NUM_DRAWS))[self._rows]
     rounds, place = np.divmod(number, _MIX)
     chosen = self._pattern[place]
     parts, where = [], []
@@ -93,7 +94,9 @@ class EvalSource:
     i, source, first = self._batches[step]
     positions = first + np.arange(self._batch_size)
     positions = np.where(positions < len(source), positions, -1)
-    uniform = np.random.default_rng([0, 1, step]).random((self._batch_size, 2))
+    uniform = np.random.default_rng([0, 1, step]).random(
+      (self._batch_size, NUM_DRAWS)
+    )
     return _named(source.rows(positions, uniform), i)
 
 

@@ -133,7 +133,7 @@ class MaskedTexts:
     Args:
       positions: [B] numbers below len(self); a negative one makes a row
         without targets and with example id -1.
-      uniform: [B, 2] in [0, 1), chooses the spans.
+      uniform: [B, 3] in [0, 1), chooses the spans.
     """
     real = positions >= 0
     positions = np.maximum(positions, 0)

@@ -30,6 +30,7 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     query_len=config.query_len,
     block_len=config.block_len,
     mask_rate=config.mask_rate,
+    hide_title=config.hide_title,
     seed=config.seed,
   )
   tokens = np.zeros((1, config.query_len), np.int32)

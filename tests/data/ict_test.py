@@ -18,28 +18,33 @@ def sentences(store, block):
   return body, list(itertools.pairwise(starts))
 
 
+@pytest.mark.parametrize("hides", [False, True])
 @pytest.mark.parametrize("stays", [False, True])
-def test_against_one_by_one(store, tok, stays):
-  examples = make(store, tok, min_sentence_len=1)
+def test_against_one_by_one(store, tok, stays, hides):
+  examples = make(store, tok, min_sentence_len=1, hide_title=0.4)
+  hidden = 0
   n = len(store)
   assert len(examples) == n
   draws = np.random.default_rng(1).random(7)
   for draw in draws:
-    uniform = np.stack([np.full(n, draw), np.full(n, 0.69 + 0.02 * stays)], 1)
+    uniform = np.tile([draw, 0.69 + 0.02 * stays, 0.41 - 0.02 * hides], (n, 1))
     batch = examples.rows(np.arange(n), uniform)
     for block in range(n):
       body, ranges = sentences(store, block)
       a, b = ranges[int(draw * len(ranges))]
-      query = features.query_inputs([body[a:b]], 9, tok)
+      title = store.title_ids(block).tolist()
+      shown = [tok.mask_id if hides and i in title else i for i in body[a:b]]
+      hidden += shown.count(tok.mask_id)
+      query = features.query_inputs([shown], 9, tok)
       assert (batch.query.input_ids[block] == query.input_ids[0]).all()
       if not stays and len(ranges) > 1:
         body = body[:a] + body[b:]
-      title = store.title_ids(block).tolist()
       expected = features.block_inputs([title], [body], 34, tok)
       assert (batch.block.input_ids[block] == expected.input_ids[0]).all()
       segments = expected.token_type_ids[0]
       assert (batch.block.token_type_ids[block] == segments).all()
       assert batch.example_ids[block] == block
+  assert bool(hidden) == hides
 
 
 def test_short_held_out_and_single_sentences(store, tok):
@@ -53,7 +58,7 @@ def test_short_held_out_and_single_sentences(store, tok):
   assert len(dropped) == len(store) - len(single)
   skip = np.flatnonzero(block == 0)
   held_out = make(store, tok, min_sentence_len=1, skip=skip)
-  ids = held_out.rows(np.arange(len(held_out)), np.zeros((len(held_out), 2)))
+  ids = held_out.rows(np.arange(len(held_out)), np.zeros((len(held_out), 3)))
   assert ids.example_ids.tolist() == list(range(1, len(store)))
 
 
