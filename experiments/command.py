@@ -45,6 +45,7 @@ from realm_jax.config import InputError
 flags.disclaim_key_flags()  # --help shows them as the command's own
 
 _HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-?"}
+_XLA_CACHE = "JAX_COMPILATION_CACHE_DIR"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,8 +72,7 @@ def run(
     parsed = parse(sys.argv, flags.FLAGS, defaults=defaults, words=words)
     if flags.FLAGS["verbosity"].using_default_value:
       flags.FLAGS.verbosity = -1  # libraries' INFO lines drown our own
-    if "jax" in sys.modules:  # a command without it starts sooner
-      use_compilation_cache()
+    use_compilation_cache()
     app.run(
       lambda _: main(*parsed), argv=sys.argv[:1], flags_parser=lambda argv: argv
     )
@@ -161,17 +161,22 @@ def load_config(file: str) -> config_dict.ConfigDict:
 def use_compilation_cache() -> None:
   """Keeps compiled programs for the next start, where the cache is writable.
 
-  They go to $REALM_JAX_CACHE/xla, by default ~/.cache/realm_jax/xla.
+  They go to $JAX_COMPILATION_CACHE_DIR, else to $REALM_JAX_CACHE/xla, by
+  default ~/.cache/realm_jax/xla. JAX is told by its environment variable,
+  since a command may import it later, or not at all.
   """
-  import jax
-
+  if os.environ.get(_XLA_CACHE):
+    return
   cache = os.environ.get("REALM_JAX_CACHE") or "~/.cache/realm_jax"
   path = pathlib.Path(cache).expanduser() / "xla"
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError:
     return
-  if os.access(path, os.W_OK):
+  if not os.access(path, os.W_OK):
+    return
+  os.environ[_XLA_CACHE] = str(path)
+  if jax := sys.modules.get("jax"):
     jax.config.update("jax_compilation_cache_dir", str(path))
 
 

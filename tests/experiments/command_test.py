@@ -172,12 +172,19 @@ def test_compilation_cache_where_it_is_writable(tmp_path, monkeypatch):
   before = jax.config.jax_compilation_cache_dir
   (tmp_path / "file").touch()
   try:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "theirs")
     monkeypatch.setenv("REALM_JAX_CACHE", str(tmp_path / "file"))
+    command.use_compilation_cache()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "theirs"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     command.use_compilation_cache()  # a file is in the way: goes without
     assert jax.config.jax_compilation_cache_dir == before
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
     monkeypatch.setenv("REALM_JAX_CACHE", str(tmp_path))
     command.use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xla")
+    # for a command that imports JAX later
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "xla")
   finally:
     jax.config.update("jax_compilation_cache_dir", before)
 
