@@ -1,18 +1,25 @@
 """Every test sees 8 simulated CPU devices; set before jax is imported."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
     "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",  # compiles in half the time
     # Too many collectives under way hang; the default wait is 40 s, and a
     # much shorter one kills healthy tests on a busy machine.
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=5",
     "--xla_cpu_collective_call_terminate_timeout_seconds=20",
   ]
 )
+# Tests, their processes and pytest's workers share what they compile.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  _xla = tempfile.TemporaryDirectory(prefix="realm_jax_tests_")  # till the end
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis
 from absl import flags
