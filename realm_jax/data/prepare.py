@@ -73,12 +73,21 @@ def _check(config: ml_collections.ConfigDict) -> None:
   """InputError for what is wrong in the config itself."""
   for name in ("corpus", "text"):
     if not corpora.split_names(config[name]):
-      raise InputError(f"config data.{name} is empty: name a source")
+      raise InputError(
+        f"config data.{name} is empty: name a source, such as"
+        f" --config.data.{name}=FILE.jsonl"
+      )
   if config.qa not in ("leads", "files", ""):
     raise InputError(
       f'config data.qa="{config.qa}": wanted "leads", "" or "files" with'
       " data.qa_train, data.qa_dev and data.qa_test"
     )
+  for split in _SPLITS:
+    if config.qa != "files" and (path := config[f"qa_{split}"]):
+      raise InputError(
+        f'config data.qa_{split}="{path}" is read only with data.qa="files",'
+        f' and it is "{config.qa}": give --config.data.qa=files'
+      )
   names = corpora.split_names(config.corpus)
   needs_leads = config.qa == "leads" or "lead_lines" in corpora.split_names(
     config.text

@@ -152,12 +152,13 @@ def _batches(config, corpus):
 
 
 def _probe(config, corpus):
-  """The first held-out questions."""
+  """The first held-out questions; without any, the first of training."""
+  held_out = (corpus.data_dir / "qa" / "dev.jsonl").exists()
   batch = next(
     iter(
       input_pipeline.qa_eval_batches(
         corpus.data_dir,
-        "dev",
+        "dev" if held_out else "train",
         batch_size=_PROBE_QUERIES,
         query_len=config.query_len,
         max_answers=config.max_answers,

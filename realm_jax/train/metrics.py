@@ -20,7 +20,13 @@ from realm_jax import files
 from realm_jax.config import InputError
 
 # What differs between two runs of the same thing.
-TIMINGS = ("time", "steps_per_second", "input_seconds")
+TIMINGS = (
+  "time",
+  "steps_per_second",
+  "input_seconds",
+  "refresh_seconds",
+  "refresh_blocks_per_second",
+)
 # What a person watches, as far as the task has it.
 HEADLINE = (
   "loss",
