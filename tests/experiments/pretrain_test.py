@@ -1,0 +1,85 @@
+"""Pre-training: from a warm start, to the end, and through an interruption."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from realm_jax.retrieval import index
+from realm_jax.train import checkpoint, metrics
+
+NUM_STEPS = 8  # with a checkpoint after 3 and 6, a refresh after 2, 4 and 6
+KILLED_AT = 7  # the second checkpoint may be under way
+
+
+def arguments(own, workdir, mode):
+  return (
+    "pretrain",
+    "--config=configs/pretrain.py:smoke",
+    f"--workdir={workdir}",
+    *own.flags(),
+    "--config.text_weights=(1.0,)",
+    f"--config.refresh.mode={mode}",
+    f"--config.train.num_steps={NUM_STEPS}",
+  )
+
+
+def what_happened(workdir):
+  """The lines of metrics.jsonl without what is never twice the same."""
+  return [
+    {k: v for k, v in line.items() if k not in metrics.TIMINGS}
+    for line in metrics.read_metrics(workdir)
+  ]
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "inline"])
+def test_an_interrupted_run_is_the_uninterrupted_one(
+  own, start, start_killed, tmp_path, mode
+):
+  whole, broken = tmp_path / "whole", tmp_path / "broken"
+  outcome = start(*arguments(own, whole, mode))
+  assert outcome.code == 0, outcome.err
+  at = f"train_step_{KILLED_AT}"
+  killed = start_killed(at, *arguments(own, broken, mode))
+  assert killed.code == -signal.SIGKILL, killed.err
+  newest = checkpoint.Checkpoints(broken).latest()
+  assert newest in (3, 6)
+  outcome = start(*arguments(own, broken, mode))
+  assert outcome.code == 0, outcome.err
+  assert f"going on from step {newest}" in outcome.err
+
+  lines = what_happened(whole)
+  assert what_happened(broken) == lines
+  steps = {line["step"]: line for line in lines if "loss" in line}
+  assert list(steps) == [1, 2, 3, 4, 5, 6, 7, 8]
+  of_steps = [line["index_version"] for line in steps.values()]
+  assert of_steps == [0, 0, 1, 1, 2, 2, 3, 3]
+  assert [s for s, v in steps.items() if "swap_overlap" in v] == [3, 5, 7]
+  evaluated = [v["step"] for v in lines if "dev/retrieval_utility" in v]
+  assert evaluated == [6, 8]
+  swaps = [index.read_swaps(run) for run in (whole, broken)]
+  made = [[(s["step"], s["params_step"]) for s in of_run] for of_run in swaps]
+  assert made[0] == made[1]
+  behind = 2 if mode == "interleaved" else 0
+  assert made[0] == [(s, s - behind) for s in (2, 4, 6)]
+
+
+def test_warm_start_of_the_encoder_then_of_pretraining(own, start, tmp_path):
+  warm, run = tmp_path / "encoder", tmp_path / "pretrain"
+  outcome = start(
+    "pretrain",
+    "--config=configs/encoder.py:smoke",
+    f"--workdir={warm}",
+    *own.flags(),
+    "--config.text_weights=(1.0,)",
+    "--config.train.num_steps=2",
+  )
+  assert outcome.code == 0, outcome.err
+  trained, *_ = checkpoint.restore_params(warm)
+  init = [f"--config.init.{part}={warm}" for part in ("embedder", "encoder")]
+  still = "--config.train.learning_rate=0.0"
+  outcome = start(*arguments(own, run, "interleaved"), *init, still)
+  assert outcome.code == 0, outcome.err
+  params, *_ = checkpoint.restore_params(run)
+  jax.tree.map(np.testing.assert_array_equal, params, trained)
