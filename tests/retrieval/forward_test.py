@@ -1,0 +1,195 @@
+"""The forward passes: labels by brute force, given candidates, body positions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realm_jax.models import objective, reader
+from realm_jax.types import QaBatch
+from tests import tiny_realm as tiny
+
+
+def on_device(tree):
+  return jax.tree.map(jnp.asarray, tree)
+
+
+def block_emb():
+  shape = (tiny.ROWS, tiny.SIZES.retriever_proj_size)
+  return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+
+
+def body(tokens, block):
+  row = tokens.token_ids[block, : tokens.lens[block]].tolist()
+  return row[tokens.title_lens[block] :]
+
+
+def ask(batch, tokens):
+  """Answers a batch of questions."""
+  qa = tiny.open_qa()
+  output = jax.jit(qa, static_argnums=4)(
+    tiny.params(), block_emb(), on_device(tokens), batch.question, tiny.BEAM
+  )
+  return qa, output
+
+
+def few_words():
+  """Blocks and questions of five wordpieces only: answers all over."""
+  rng = np.random.default_rng(6)
+  tokens = tiny.blocks()
+  tokens.lens[: tiny.N : 2] = tiny.C - 3  # more than a reader sees
+  filled = np.arange(tiny.C - 3) < tokens.lens[:, None]
+  ids = rng.integers(5, 10, filled.shape)
+  tokens = tokens.replace(token_ids=(ids * filled).astype(np.uint16))
+  answers = rng.integers(5, 10, (tiny.B, 2, 4))
+  lens = rng.integers(0, 5, (tiny.B, 2))
+  batch = tiny.qa_batch(tokens)
+  return tokens, QaBatch(
+    batch.question,
+    np.where(np.arange(4) < lens[..., None], answers, -1).astype(np.int32),
+    lens.astype(np.int32),
+    batch.example_ids,
+  )
+
+
+def test_labels_against_brute_force():
+  tokens, batch = few_words()
+  qa, output = ask(batch, tokens)
+  for b in range(tiny.B):  # an answer at the end, where it may not be read
+    last = body(tokens, int(output.block_ids[b, 0]))[-3:]
+    batch.answer_ids[b, 0, : len(last)] = last
+    batch.answer_lens[b, 0] = len(last)
+  labels = qa.labels(on_device(tokens), batch, output)
+  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  assert labels.gold_span.shape == (tiny.B, tiny.READ, len(starts))
+  beyond = 0
+  for b in range(tiny.B):
+    answers = [
+      answer[:n].tolist()
+      for answer, n in zip(
+        batch.answer_ids[b], batch.answer_lens[b], strict=True
+      )
+      if n
+    ]
+    for slot, block in enumerate(output.block_ids[b].tolist()):
+      words = body(tokens, block)
+      spans = [words[i:j] for i in range(len(words)) for j in range(i + 1, 13)]
+      has_answer = any(a in spans for a in answers)
+      assert labels.has_answer[b, slot] == has_answer
+      if slot >= tiny.READ:
+        continue
+      seen = words[: tiny.BODY - 1]  # one column is the last [SEP]
+      want = [
+        e < len(seen) and seen[s : e + 1] in answers
+        for s, e in zip(starts, ends, strict=True)
+      ]
+      assert labels.gold_span[b, slot].tolist() == want
+      beyond += has_answer and not any(want)
+  assert beyond  # an answer that the block has and the reader can't see
+  assert 0 < labels.has_answer.sum() < labels.has_answer.size
+
+
+def test_the_best_span_is_one_of_the_body():
+  tokens = tiny.blocks()
+  _, output = ask(tiny.qa_batch(tokens), tokens)
+  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  logits = np.asarray(output.span_logits)
+  for b in range(tiny.B):
+    slot, span = np.unravel_index(logits[b].argmax(), logits[b].shape)
+    assert output.block[b] == slot
+    assert (output.start[b], output.end[b]) == (starts[span], ends[span])
+    length = len(body(tokens, int(output.block_ids[b, slot])))
+    assert output.end[b] < min(length, tiny.BODY - 1)
+    for k in range(tiny.READ):
+      length = len(body(tokens, int(output.block_ids[b, k])))
+      allowed = ends < min(length, tiny.BODY - 1)
+      assert ((logits[b, k] > -1e30) == allowed).all()
+
+
+def reader_of_one_wordpiece(wordpiece):
+  """Params of a reader whose layers add nothing: a span's score rises with
+  each of its two ends at which the wordpiece itself stands."""
+  params = jax.tree.map(np.zeros_like, tiny.params()["reader"])
+  bert_params, head = params["realm"], params["qa_outputs"]
+  bert_params["embeddings"]["word_embeddings"]["embedding"][wordpiece, 0] = 1
+  for norm in (
+    bert_params["embeddings"]["norm"],
+    *(bert_params[f"layers_{i}"]["attention_norm"] for i in range(2)),
+    *(bert_params[f"layers_{i}"]["output_norm"] for i in range(2)),
+    head["norm"],
+  ):
+    norm["scale"][:] = 1
+  size = tiny.SIZES.span_hidden_size
+  head["dense_intermediate"]["kernel"][0, 0] = 1  # at the start
+  head["dense_intermediate"]["kernel"][0, size + 1] = 1  # at the end
+  head["dense_output"]["kernel"][:2] = 1
+  return params
+
+
+def test_spans_count_from_the_body_whatever_the_query():
+  """The body's third wordpiece is 2, beside a short question and a long one."""
+  tokens = tiny.blocks()
+  ids = np.full_like(tokens.token_ids, 5)
+  ids[:, 3 + 2] = 9
+  tokens = tokens.replace(
+    token_ids=ids,
+    title_lens=np.full_like(tokens.lens, 3),
+    lens=np.full_like(tokens.lens, tiny.C - 3),
+  )
+  qa, batch = tiny.open_qa(), tiny.qa_batch(tokens)
+  lens = batch.question.attention_mask.sum(1)
+  assert lens.min() < lens.max()
+  logits = qa.read(
+    {"reader": reader_of_one_wordpiece(9)},
+    on_device(tokens),
+    batch.question,
+    np.zeros((tiny.B, tiny.READ), np.int32),
+  )
+  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  best = np.asarray(logits).argmax(-1)
+  assert (starts[best] == 2).all() and (ends[best] == 2).all()
+
+
+@pytest.mark.parametrize("marginalise", ["token", "span"])
+def test_given_candidates_are_read_as_found_ones(marginalise):
+  realm = tiny.realm()
+  realm = type(realm)(**vars(realm) | {"marginalise": marginalise})
+  batch, tokens = tiny.pretrain_batch(), on_device(tiny.blocks())
+  params = tiny.params()
+  found = jax.jit(realm)(params, block_emb(), tokens, batch)
+  given = jax.jit(realm.given)(params, tokens, batch, found.candidate_ids)
+  jax.tree.map(np.testing.assert_array_equal, found, given)
+  own = batch.own_block[:, None]
+  assert not ((found.candidate_ids == own) & (own >= 0)).any()
+  assert (found.candidate_ids[:, 0] == -1).all()
+  assert (found.candidate_ids[:, 1:] >= 0).all()
+  # The mean over what is read is a marginal: it lies between its parts.
+  width = 1 if marginalise == "span" else tiny.M
+  assert found.marginal_gold_log_probs.shape == (tiny.B, width)
+  gold = np.asarray(found.gold_log_probs) * batch.mlm_mask[:, None]
+  gold = gold.sum(-1, keepdims=True) if marginalise == "span" else gold
+  marginal = np.asarray(found.marginal_gold_log_probs)
+  assert (marginal <= gold.max(1) + 1e-5).all()
+  assert (marginal >= gold.min(1) - 1e-5).all()
+
+
+def test_the_order_of_given_candidates_is_kept():
+  """Another order of blocks gives another order of the same numbers."""
+  realm, params = tiny.realm(), tiny.params()
+  batch, tokens = tiny.pretrain_batch(), on_device(tiny.blocks())
+  rng = np.random.default_rng(7)
+  ids = rng.permuted(np.tile(np.arange(-1, 30), (tiny.B, 1)), axis=1)[:, :4]
+  order = np.array([2, 0, 3, 1])
+  given = jax.jit(realm.given)
+  one = given(params, tokens, batch, ids)
+  other = given(params, tokens, batch, ids[:, order])
+  for name in ("candidate_log_probs", "gold_log_probs"):
+    np.testing.assert_allclose(
+      getattr(other, name), getattr(one, name)[:, order], rtol=1e-4, atol=1e-5
+    )
+  np.testing.assert_allclose(
+    other.marginal_gold_log_probs, one.marginal_gold_log_probs, rtol=1e-4,
+    atol=1e-5,
+  )  # fmt: skip
+  loss = objective.realm_loss(one.marginal_gold_log_probs, batch.mlm_mask)
+  assert np.isfinite(loss) and loss > 0
