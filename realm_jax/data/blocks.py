@@ -36,8 +36,9 @@ def write_block_store(
   tokenizer: Tokenizer,
   block_len: int,
   extra_meta: dict[str, Any] | None = None,
+  source: str = "",
 ) -> None:
-  """Publishes the block store of a corpus.
+  """Publishes the block store of a corpus; source names it, for messages.
 
   Raises:
     InputError: no article has a text.
@@ -53,7 +54,8 @@ def write_block_store(
     meta = writer.close()
     if not meta["num_blocks"]:
       raise InputError(
-        f"empty corpus: none of {meta['num_articles']} articles has a text"
+        f"empty corpus: none of the {meta['num_articles']} articles of"
+        f' data.corpus="{source}" has a text: give some that have'
       )
     meta |= {"block_len": block_len, **(extra_meta or {})}
     (tmp / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")

@@ -173,7 +173,11 @@ class _Preparation:
     if not path.exists():
       logging.info("making the blocks")
       blocks.write_block_store(
-        path, _articles(self._config), self._tokenizer, self._config.block_len
+        path,
+        _articles(self._config),
+        self._tokenizer,
+        self._config.block_len,
+        source=self._config.corpus,
       )
     return blocks.BlockStore(path)
 

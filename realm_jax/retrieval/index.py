@@ -212,6 +212,12 @@ def truncate_swaps(run_dir: str | os.PathLike, after_step: int) -> None:
       tmp.write_text("".join(json.dumps(s) + "\n" for s in kept))
 
 
+def start_over(run_dir: str | os.PathLike) -> None:
+  """Deletes all versions and the journal, of a run that begins anew."""
+  if (path := _index_dir(run_dir)).exists():
+    shutil.rmtree(path)
+
+
 def params_hash(tree: Any) -> str:
   """Hex sha256 of a tree's paths, dtypes, shapes and values."""
   digest = hashlib.sha256()

@@ -125,6 +125,10 @@ class Checkpoints:
     self.wait()
     return max(sealed.numbers(self.path), default=None)
 
+  def meta(self, step: int) -> dict[str, Any]:
+    """What was kept beside a checkpoint's arrays."""
+    return _read_meta(self.path, step)
+
   def restore(
     self, step: int, tree_like: Any, iterator: Iterator | None = None
   ) -> tuple[Any, dict[str, Any]]:
@@ -223,8 +227,7 @@ def restore_params(
         partial_restore=True,
       ),
     )
-  meta = files.read_json(path / str(step) / "meta" / "metadata")
-  return read["state"]["params"], meta, step
+  return read["state"]["params"], _read_meta(path, step), step
 
 
 def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
@@ -273,6 +276,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _folder(workdir: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def _read_meta(path: pathlib.Path, step: int) -> dict[str, Any]:
+  return files.read_json(path / str(step) / "meta" / "metadata")
 
 
 def _as_free_as(array: jax.Array, like: Any) -> jax.Array:

@@ -17,7 +17,7 @@ from realm_jax.models import bert
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval.forward import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import checkpoint, run, step
+from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
 
@@ -85,7 +85,6 @@ def finetune(
   """
   opened = open_finetuning(config, workdir)
   corpus, open_qa, tokens = opened.corpus, opened.open_qa, opened.tokens
-  checkpoint.open_run(workdir, config.to_dict())
   state, tx = run.start(_init_params(opened), config, corpus)
   refresher = run.make_refresher(
     config, workdir, corpus, open_qa.retrieval, tokens, _probe(config, corpus)
@@ -104,9 +103,8 @@ def finetune(
     corpus,
     step_fn=step.jit_step(qa_step, tokens),
     state=state,
-    index=run.first_index(refresher, state, workdir),
     batches=_batches(config, corpus),
-    refresh_fn=refresher,
+    refresher=refresher,
     evaluators=make_evaluators(opened),
   )
 

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from realm_jax.data import input_pipeline
-from realm_jax.train import checkpoint, run, step
+from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 
 
@@ -22,7 +22,6 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   """
   corpus = run.open_corpus(config, workdir)
   run.check_lengths(config, corpus)
-  checkpoint.open_run(workdir, config.to_dict())
   retrieval = run.make_retrieval(config, corpus)
   batches = input_pipeline.ict_batches(
     corpus.data_dir,
@@ -46,7 +45,6 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     corpus,
     step_fn=step.jit_step(ict_step, None),
     state=state,
-    index=None,
     batches=batches,
   )
   return state

@@ -18,11 +18,16 @@ from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval.forward import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import checkpoint, run, step
+from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
 
 _PROBE_QUERIES = 64  # that the overlap of two index versions is measured on
+
+_CHOICES = {
+  "evidence": ("retrieved", "own"),
+  "marginalise": ("token", "span"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +83,13 @@ def pretrain(
   Raises:
     InputError: a mistake in config, data or workdir.
   """
-  if config.evidence not in ("retrieved", "own"):
-    raise InputError(
-      f"config evidence={config.evidence!r}: wanted retrieved or own"
-    )
+  for name, choices in _CHOICES.items():
+    if config[name] not in choices:
+      raise InputError(
+        f"config {name}={config[name]!r}: wanted {' or '.join(choices)}"
+      )
   opened = open_pretraining(config, workdir)
   corpus, realm, tokens = opened.corpus, opened.realm, opened.tokens
-  checkpoint.open_run(workdir, config.to_dict())
   state, tx = run.start(_init_params(opened), config, corpus)
   batches = _batches(config, corpus)
   if config.evidence == "own":
@@ -97,7 +102,6 @@ def pretrain(
       corpus,
       step_fn=step.jit_step(encoder_step, tokens),
       state=state,
-      index=None,
       batches=batches,
     )
   refresher = run.make_refresher(
@@ -112,9 +116,8 @@ def pretrain(
     corpus,
     step_fn=step.jit_step(pretrain_step, tokens),
     state=state,
-    index=run.first_index(refresher, state, workdir),
     batches=batches,
-    refresh_fn=refresher,
+    refresher=refresher,
     evaluators=make_evaluators(opened),
   )
 

@@ -107,22 +107,22 @@ def model_config(sizes: ConfigDict, corpus: Corpus, **more) -> RealmConfig:
 
 
 def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
-  """Refuses sequences that are longer than the position tables, and too many
-  candidates.
+  """Refuses sequences that are longer than the position tables, too many
+  candidates, and batches that the devices do not divide.
 
   Raises:
     InputError: names the field, its value and the mend.
   """
-  joint = config.query_len + config.body_len
-  for name, length, section in (
-    ("block_len", config.block_len, "embedder"),
-    ("query_len", config.query_len, "embedder"),
-    ("query_len + body_len", joint, "encoder"),
+  for names, section in (
+    (("block_len",), "embedder"),
+    (("query_len",), "embedder"),
+    (("query_len", "body_len"), "encoder"),
   ):
     most = config[section].max_position_embeddings
-    if length > most:
+    if sum(config[name] for name in names) > most:
+      lengths = " + ".join(f"{name}={config[name]}" for name in names)
       raise InputError(
-        f"config {name}={length} is longer than the model's positions:"
+        f"config {lengths} is longer than the model's positions:"
         f" {section}.max_position_embeddings={most}; make one fit the other"
       )
   for name in ("num_candidates", "searcher_beam_size"):
@@ -132,6 +132,12 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
         f" {len(corpus.store)} blocks: give --config.{name}="
         f"{len(corpus.store)} or less"
       )
+  if config.train.batch_size % corpus.mesh.size:
+    raise InputError(
+      f"config train.batch_size={config.train.batch_size} does not split over"
+      f" {corpus.mesh.size} devices: take a multiple of them, or fewer devices"
+      " with --config.mesh.data"
+    )
 
 
 def make_retrieval(config: ConfigDict, corpus: Corpus) -> Retrieval:
@@ -166,20 +172,6 @@ def make_refresher(
     keep=config.refresh.keep,
     probe=sharding.replicate(probe, corpus.mesh),
   )
-
-
-def first_index(
-  refresher: refresh.Refresher, state: TrainState, workdir: str | pathlib.Path
-) -> refresh.Index:
-  """Version 0, or the shell that an interrupted run's index is restored into.
-
-  Swaps that the run goes through again are taken out of the journal.
-  """
-  step = checkpoint.Checkpoints(workdir).latest()
-  if step is None:
-    return refresher.first(state.params)
-  versions.truncate_swaps(workdir, step)
-  return refresher.shell(state.params)
 
 
 def template(config: ConfigDict) -> str:
@@ -284,14 +276,24 @@ def run_loop(
   *,
   step_fn,
   state: TrainState,
-  index,
   batches,
-  refresh_fn=None,
+  refresher: refresh.Refresher | None = None,
   evaluators: Evaluators = (),
 ):
-  """Hands a run to the loop, with its checkpoints and metrics."""
+  """Hands a run to the loop, with its index, checkpoints and metrics.
+
+  All input has been checked by now: nothing was written to the workdir before.
+
+  Raises:
+    InputError: the workdir holds another run, or a checkpoint of other data.
+  """
   train = config.train
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
+  checkpoint.open_run(workdir, config.to_dict())
+  done = checkpoints.latest()
+  if done is not None:
+    check_same_data(workdir, checkpoints.meta(done), corpus)
+  index = _index_at(done, refresher, state, workdir) if refresher else None
   return loop.train(
     step_fn=step_fn,
     state=state,
@@ -305,8 +307,26 @@ def run_loop(
     eval_every=train.eval_every,
     checkpoint_every=train.checkpoint_every,
     max_in_flight=train.max_in_flight,
-    refresh=refresh_fn,
+    refresh=refresher,
     evaluators=evaluators,
     meta=corpus.meta,
     place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
   )
+
+
+def _index_at(
+  step: int | None,
+  refresher: refresh.Refresher,
+  state: TrainState,
+  workdir: str | pathlib.Path,
+) -> refresh.Index:
+  """Version 0, or the shell that the checkpoint's index is restored into.
+
+  Swaps that the run goes through again are taken out of the journal; of a run
+  that never came to a checkpoint, nothing stays.
+  """
+  if step is None:
+    versions.start_over(workdir)
+    return refresher.first(state.params)
+  versions.truncate_swaps(workdir, step)
+  return refresher.shell(state.params)

@@ -206,7 +206,7 @@ KILLED = """
 import json, os, sys
 from ml_collections import config_dict
 from realm_jax.data import blocks, prepare
-def kill(directory, *args):
+def kill(directory, *args, **kwargs):
   os.mkdir(directory.with_name(".tmp-blocks-1"))
   os.kill(os.getpid(), 9)
 blocks.write_block_store = kill

@@ -11,7 +11,7 @@ def test_an_index_is_made_once(demo, start, tmp_path):
   outcome = start("build_index", f"--workdir={run}")
   assert outcome.code == 0, outcome.err
   assert f"{run}/index/0: 11 blocks" in outcome.err
-  _, manifest = index.read_version(run, 0, {"params_step": 3})
+  index.read_version(run, 0, {"params_step": 3})
 
   outcome = start("build_index", f"--workdir={run}")
   assert "index version 0 is of these params already" in outcome.err

@@ -67,9 +67,9 @@ def start():
 
 
 @pytest.fixture(scope="session")
-def start_killed():
-  """start_killed(where, NAME, *arguments): in a process killed there."""
-  return _start_killed
+def start_failing():
+  """start_failing("point:how", NAME, *arguments): a process that fails."""
+  return _start_failing
 
 
 @pytest.fixture(scope="session")
@@ -145,11 +145,11 @@ def _start(name: str, *arguments: str) -> Outcome:
   return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def _start_killed(where: str, name: str, *arguments: str) -> Outcome:
+def _start_failing(where: str, name: str, *arguments: str) -> Outcome:
   process = subprocess.run(
     [sys.executable, "-m", f"experiments.{name}", *arguments],
     cwd=ROOT,
-    env=os.environ | {"REALM_FAIL_AT": f"{where}:kill"},
+    env=os.environ | {"REALM_FAIL_AT": where},
     capture_output=True,
     text=True,
     check=False,

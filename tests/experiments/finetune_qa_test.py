@@ -39,12 +39,11 @@ def test_without_held_out_questions(own, start, tmp_path):
     "--config.data.tokenizer.vocab_size=400",
   )
   assert "1/0/0 questions" in outcome.out, outcome.err
-  data, *flags = own.flags()
   outcome = start(
     "finetune_qa",
     "--config=configs/finetune.py:smoke",
     f"--workdir={tmp_path}",
-    *flags,
+    *own.flags()[1:],  # not its data
     "--config.train.num_steps=2",
   )
   assert outcome.code == 0, outcome.err

@@ -35,13 +35,13 @@ def what_happened(workdir):
 
 @pytest.mark.parametrize("mode", ["interleaved", "inline"])
 def test_an_interrupted_run_is_the_uninterrupted_one(
-  own, start, start_killed, tmp_path, mode
+  own, start, start_failing, tmp_path, mode
 ):
   whole, broken = tmp_path / "whole", tmp_path / "broken"
   outcome = start(*arguments(own, whole, mode))
   assert outcome.code == 0, outcome.err
-  at = f"train_step_{KILLED_AT}"
-  killed = start_killed(at, *arguments(own, broken, mode))
+  at = f"train_step_{KILLED_AT}:kill"
+  killed = start_failing(at, *arguments(own, broken, mode))
   assert killed.code == -signal.SIGKILL, killed.err
   newest = checkpoint.Checkpoints(broken).latest()
   assert newest in (3, 6)
