@@ -65,8 +65,14 @@ class Corpus:
 
 
 def data_dir(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
-  """Where a run's prepared data is: config.data.dir, or WORKDIR/data."""
-  return pathlib.Path(config.data.dir or pathlib.Path(workdir) / "data")
+  """config.data.dir, else WORKDIR/data, else the data beside WORKDIR."""
+  if config.data.dir:
+    return pathlib.Path(config.data.dir)
+  inside = pathlib.Path(workdir) / "data"
+  beside = pathlib.Path(workdir).parent / "data"
+  if (beside / "manifest.json").exists() and not inside.exists():
+    return beside
+  return inside
 
 
 def open_corpus(config: ConfigDict, workdir: str | pathlib.Path) -> Corpus:

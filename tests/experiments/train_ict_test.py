@@ -4,23 +4,24 @@ from realm_jax.retrieval import index
 from realm_jax.train import checkpoint, metrics
 
 
-def test_two_steps_then_an_index(own, start, tmp_path):
+def test_two_steps_then_an_index(own, start):
+  """On eight devices, with the data that lies beside the workdir."""
+  workdir = own.folder / "ict"
   outcome = start(
     "train_ict",
     "--config=configs/ict.py:smoke",
-    f"--workdir={tmp_path}",
-    f"--config.data.dir={own.data}",
+    f"--workdir={workdir}",
     "--config.mesh.data=8",
     "--config.train.num_steps=2",
   )
   assert outcome.code == 0, outcome.err
-  steps = metrics.read_metrics(tmp_path)
+  steps = metrics.read_metrics(workdir)
   assert [line["step"] for line in steps] == [1, 2]
   assert all(line["loss"] > 0 for line in steps)
-  _, meta, step = checkpoint.restore_params(tmp_path)
+  _, meta, step = checkpoint.restore_params(workdir)
   assert step == 2
 
-  assert start("build_index", f"--workdir={tmp_path}").code == 0
-  block_emb, manifest = index.read_version(tmp_path, 0, {"params_step": 2})
+  assert start("build_index", f"--workdir={workdir}").code == 0
+  block_emb, manifest = index.read_version(workdir, 0, {"params_step": 2})
   assert block_emb.shape == (60, 16)
   assert manifest["corpus_hash"] == meta["corpus_hash"]

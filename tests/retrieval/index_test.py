@@ -204,6 +204,15 @@ def test_journal_survives_a_torn_line(tmp_path):
   assert index.read_swaps(tmp_path) == swaps[:1]
 
 
+def test_a_run_that_begins_anew_has_no_versions(tmp_path):
+  index.start_over(tmp_path)
+  index.publish_version(tmp_path, 7, _emb(), MANIFEST)
+  index.append_swap(tmp_path, {"step": 5})
+  index.start_over(tmp_path)
+  assert index.latest_version(tmp_path) is None
+  assert index.read_swaps(tmp_path) == []
+
+
 def test_a_damaged_journal_is_named(tmp_path):
   index.append_swap(tmp_path, {"step": 5})
   journal = tmp_path / "index/swaps.jsonl"
