@@ -42,15 +42,20 @@ def get_common(size: str) -> ConfigDict:
     config.embedder.intermediate_size = pick(size, smoke=48, demo=128, base=0)
     config.embedder.query_mask_token = False
     config.embedder.num_hidden_layers = 1
-    config.encoder.init = "copy"  # how a small encoder learns to use evidence
+    # How a small encoder learns to use evidence at all; with relu it forgets.
+    config.encoder.init = "copy"
+    config.encoder.hidden_act = "gelu_new"
   # [CLS] query [SEP], wordpieces
   config.query_len = pick(size, smoke=24, demo=32, base=96)
   # [CLS] title [SEP] body [SEP] as the embedder reads it, wordpieces
   config.block_len = pick(size, smoke=32, demo=64, base=288)
   # body [SEP] as encoder and reader see it beside the query, wordpieces
   config.body_len = pick(size, smoke=24, demo=32, base=288)
+  # whether the body's positions run on from the query's, as in the paper; if
+  # not, it begins at position query_len, which a small model finds far sooner
+  config.contiguous = pick(size, smoke=False, demo=False, base=True)
   # what f(x, z) is multiplied with in p(z|x); 1 in the paper
-  config.score_scale = pick(size, smoke=0.0884, demo=0.0884, base=1.0)
+  config.score_scale = pick(size, smoke=0.3, demo=0.3, base=1.0)
   config.init = ConfigDict()
   config.init.embedder = ""  # workdir of the run whose embedder to start from
   config.init.encoder = ""  # the same for encoder or reader

@@ -18,11 +18,11 @@ def get_config(size: str = "demo"):
   config.text_weights = (1.0, 0.0)  # sentences only
   config.train = common.train(
     batch_size=common.pick(size, smoke=8, demo=64, base=512),
-    num_steps=common.pick(size, smoke=6, demo=200, base=10_000),
-    learning_rate=common.pick(size, smoke=1e-3, demo=2e-3, base=1e-4),
+    num_steps=common.pick(size, smoke=6, demo=150, base=10_000),
+    learning_rate=common.pick(size, smoke=1e-3, demo=1e-3, base=1e-4),
     warmup_steps=common.pick(size, smoke=2, demo=20, base=1_000),
     retriever_lr_scale=0.0,
-    checkpoint_every=common.pick(size, smoke=3, demo=200, base=1_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=150, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   return config

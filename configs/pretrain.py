@@ -16,13 +16,13 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=4, demo=16, base=512),
-    num_steps=common.pick(size, smoke=6, demo=200, base=200_000),
-    learning_rate=common.pick(size, smoke=1e-3, demo=1e-3, base=3e-5),
+    num_steps=common.pick(size, smoke=6, demo=250, base=200_000),
+    learning_rate=common.pick(size, smoke=1e-3, demo=4e-4, base=3e-5),
     warmup_steps=common.pick(size, smoke=2, demo=20, base=10_000),
     # a retriever as fast as the encoder collapses before the encoder can read
-    retriever_lr_scale=common.pick(size, smoke=0.3, demo=0.3, base=1.0),
-    eval_every=common.pick(size, smoke=6, demo=100, base=5_000),
-    checkpoint_every=common.pick(size, smoke=3, demo=100, base=1_000),
+    retriever_lr_scale=common.pick(size, smoke=0.25, demo=0.25, base=1.0),
+    eval_every=common.pick(size, smoke=6, demo=125, base=5_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=125, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # "retrieved": REALM. "own": warm start of the encoder, which reads the
@@ -31,14 +31,14 @@ def get_config(size: str = "demo"):
   config.null_share = 0.15  # of "own": queries that see the null block
   # sampling weights of the texts in data.text
   config.text_weights = common.pick(
-    size, smoke=(0.3, 0.7), demo=(0.3, 0.7), base=(1.0,)
+    size, smoke=(0.1, 0.9), demo=(0.1, 0.9), base=(1.0,)
   )
   if size == "base":
     config.data.text = "tfds:salient_span_wikipedia/sentences"
   # K, the null block among them
   config.num_candidates = common.pick(size, smoke=4, demo=8, base=8)
   # masked wordpieces a query; a longer span is masked whole and scored so far
-  config.max_masks = common.pick(size, smoke=5, demo=8, base=10)
+  config.max_masks = common.pick(size, smoke=5, demo=5, base=10)
   # sum the candidates out per masked "token" (the code) or "span" (the paper)
   config.marginalise = "token"
   config.refresh = common.refresh(

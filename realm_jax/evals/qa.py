@@ -93,7 +93,7 @@ def evaluate_reader(
   )
   answers, found, oracle, match = [], [], [], []
   for rows in chunks(len(questions), batch_size):
-    batch = jax.device_put(examples.rows(rows, np.zeros((batch_size, 2))))
+    batch = jax.device_put(examples.rows(rows, np.zeros((batch_size, 3))))
     out = _score_batch(open_qa, params, block_emb, tokens, batch)
     reading, *by_wordpieces = jax.device_get(out)
     real = rows >= 0

@@ -24,7 +24,7 @@ ACTIVATIONS = {
 }
 
 # In an encoder of init "copy": what a token adds to those that attend to it.
-_COPY_GAIN = 0.7
+_COPY_GAIN = 2.0
 # Spread of the tables. "copy": words and positions far enough apart to be told
 # from each other by an untrained query-key product. "words": words that
 # outweigh positions, so that the mean of a text begins as its bag of words.

@@ -120,19 +120,27 @@ def body(blocks: BlockTokens, length: int) -> tuple[Array, Array]:
 
 
 def join(
-  query: Inputs, blocks: BlockTokens, body_len: int, specials: Specials
+  query: Inputs,
+  blocks: BlockTokens,
+  body_len: int,
+  specials: Specials,
+  contiguous: bool = True,
 ) -> tuple[Inputs, Array]:
   """Joins each query with each of its candidates: `[CLS] query [SEP] body [SEP]`.
 
-  The body lies at the fixed column Q, whatever the query's length, and its
-  position ids follow the query's last token: attention sees the same as in the
-  original's contiguous sequence, and nothing has to be moved. The title isn't
+  The body lies at the fixed column Q, whatever the query's length, so nothing
+  has to be moved. If its position ids follow the query's last token, attention
+  sees the same as in the original's contiguous sequence. The title isn't
   shown to the reader (original: only the embedder sees it).
 
   Args:
     query: [B, Q] with specials.
     blocks: [B, K, C-3].
     body_len: columns for the body and its [SEP]; the rest is cut.
+    specials: ids of the special wordpieces.
+    contiguous: whether position ids run on from the query's last token. If
+      not, a body begins at position Q beside every query, which a small model
+      finds far sooner.
 
   Returns:
     Inputs [B, K, L] with L = Q + body_len, and the mask of body wordpieces
@@ -144,7 +152,9 @@ def join(
   pad = ((0, 0), (0, 0), (0, 1))
   ids = jnp.where(at < num_body, jnp.pad(ids, pad), specials.pad)
   ids = jnp.where(at == num_body, specials.sep, ids)
-  query_len = query.attention_mask.sum(-1)[:, None, None]  # [B, 1, 1]
+  body_start = query.attention_mask.sum(-1)[:, None, None]  # [B, 1, 1]
+  if not contiguous:
+    body_start = jnp.full_like(body_start, query.input_ids.shape[1])
   k = num_body.shape[1]
 
   def beside(left, right):
@@ -161,10 +171,17 @@ def join(
       query.attention_mask, (at <= num_body).astype(jnp.int32)
     ),
     token_type_ids=beside(query.token_type_ids, jnp.ones_like(ids)),
-    position_ids=beside(columns, query_len + at),
+    position_ids=beside(columns, body_start + at),
   )
   body_mask = beside(jnp.zeros_like(query.attention_mask, bool), at < num_body)
   return joint, body_mask
+
+
+def shows(blocks: BlockTokens, wordpieces: Array, body_len: int) -> Array:
+  """Which wordpieces [B, M] stand in what is read of blocks [B, K]: [B, K, M]."""
+  ids, mask = body(blocks, body_len - 1)  # [B, K, T]
+  same = ids[:, :, None] == wordpieces[:, None, :, None]
+  return (same & mask[:, :, None]).any(-1)
 
 
 def drop_trivial(ids: Array, own_block: Array, num_candidates: int) -> Array:

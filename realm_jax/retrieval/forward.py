@@ -99,6 +99,7 @@ class Realm:
     num_candidates: K, the null block among them.
     body_len: columns of a candidate's body in the joint sequence.
     marginalise: "token" or "span" (objective.marginal_gold_log_probs).
+    contiguous: positions in the joint sequence, see candidates.join.
   """
 
   retrieval: Retrieval
@@ -106,6 +107,7 @@ class Realm:
   num_candidates: int
   body_len: int
   marginalise: str = "token"
+  contiguous: bool = True
 
   def __call__(
     self,
@@ -155,7 +157,11 @@ class Realm:
   ) -> Array:
     """MLM logits of each query beside each of its blocks, [B, K, M, V]."""
     joint, _ = candidates.join(
-      batch.query, blocks, self.body_len, self.retrieval.specials
+      batch.query,
+      blocks,
+      self.body_len,
+      self.retrieval.specials,
+      self.contiguous,
     )
     b, k = joint.input_ids.shape[:2]
     positions = jnp.repeat(batch.mlm_positions, k, axis=0)  # [B * K, M]
@@ -209,12 +215,14 @@ class OpenQa:
     embed_found: whether the blocks found are embedded anew with current
       params, so that blocks learn too; False takes their rows of the index
       (frozen blocks, as the original).
+    contiguous: positions in the joint sequence, see candidates.join.
   """
 
   retrieval: Retrieval
   reader: RealmReader
   body_len: int
   embed_found: bool = False
+  contiguous: bool = True
 
   def __call__(
     self,
@@ -261,7 +269,11 @@ class OpenQa:
     k = min(self.reader.config.reader_beam_size, ids.shape[1])
     blocks = candidates.gather_blocks(tokens, ids[:, :k])
     joint, body_mask = candidates.join(
-      question, blocks, self.body_len, self.retrieval.specials
+      question,
+      blocks,
+      self.body_len,
+      self.retrieval.specials,
+      self.contiguous,
     )
     logits = self.reader.apply(
       {"params": params["reader"]},

@@ -187,6 +187,7 @@ def _realm(config, params, retrieval, tokenizer, store):
     num_candidates=config["num_candidates"],
     body_len=config["body_len"],
     marginalise=config["marginalise"],
+    contiguous=config["contiguous"],
   )
 
 
@@ -201,4 +202,5 @@ def _open_qa(config, params, retrieval, tokenizer, store):
     reader,
     body_len=config["body_len"],
     embed_found=config["embed_found"],
+    contiguous=config["contiguous"],
   )

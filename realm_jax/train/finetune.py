@@ -63,6 +63,7 @@ def open_finetuning(
     reader=RealmReader(sizes),
     body_len=config.body_len,
     embed_found=config.embed_found,
+    contiguous=config.contiguous,
   )
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
   return Finetuning(config, corpus, open_qa, tokens)

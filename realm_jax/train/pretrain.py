@@ -63,6 +63,7 @@ def open_pretraining(
     num_candidates=config.num_candidates,
     body_len=config.body_len,
     marginalise=config.marginalise,
+    contiguous=config.contiguous,
   )
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
   return Pretraining(config, corpus, realm, tokens)

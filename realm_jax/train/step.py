@@ -51,7 +51,9 @@ def make_encoder_step(
   """Warm start of the encoder: reads the text's own block, or the null block.
 
   A share of the queries sees the null block, so that p(y | null, x) is learnt
-  as well and the retrieval utility compares two trained predictions.
+  as well and the retrieval utility compares two trained predictions. Of the
+  others only wordpieces that stand in the block are scored: the rest can't be
+  read there, and would drown the lesson.
   """
 
   def loss_fn(tokens, params, batch: PretrainBatch, rng):
@@ -62,9 +64,11 @@ def make_encoder_step(
     blocks = candidates.gather_blocks(tokens, ids)
     logits = realm.read(params, batch, blocks, rngs[1])
     gold = objective.gold_log_probs(logits, batch.mlm_targets)[:, 0]  # [B, M]
-    loss = objective.realm_loss(gold * batch.mlm_mask, batch.mlm_mask)
-    right = (logits[:, 0].argmax(-1) == batch.mlm_targets) * batch.mlm_mask
-    accuracy = right.sum() / jnp.maximum(batch.mlm_mask.sum(), 1)
+    shown = candidates.shows(blocks, batch.mlm_targets, realm.body_len)[:, 0]
+    mask = batch.mlm_mask * (shown | null[:, None])
+    loss = objective.realm_loss(gold * mask, mask)
+    right = (logits[:, 0].argmax(-1) == batch.mlm_targets) * mask
+    accuracy = right.sum() / jnp.maximum(mask.sum(), 1)
     return loss, {"loss": loss, "mlm_accuracy": accuracy}
 
   def step(state, index, batch, tokens):
