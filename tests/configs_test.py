@@ -1,0 +1,28 @@
+"""Every config of every size builds, and every argument that is none is named."""
+
+import importlib
+
+import pytest
+
+from configs import common
+from realm_jax.config import InputError, RealmConfig
+
+FILES = ("ict", "encoder", "pretrain", "finetune", "demo")
+
+
+@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("name", FILES)
+def test_builds(name, size):
+  config = importlib.import_module(f"configs.{name}").get_config(size)
+  section = config.ict if name == "demo" else config
+  for part in (section.embedder, section.encoder):
+    sizes = RealmConfig.from_dict(part.to_dict())
+    assert not sizes.extra, "a field that RealmConfig doesn't know"
+  longest = max(section.block_len, section.query_len + section.body_len)
+  assert longest <= section.encoder.max_position_embeddings
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_unknown_size(name):
+  with pytest.raises(InputError, match="huge.*smoke, demo, base"):
+    importlib.import_module(f"configs.{name}").get_config("huge")
