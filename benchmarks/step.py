@@ -1,0 +1,282 @@
+"""What the pre-training step costs, part by part, and what it could reach.
+
+  python -m benchmarks.step --config=configs/pretrain.py:demo --workdir=DIR
+
+DIR is the workdir of a run whose data is prepared; without one, made-up words
+of the config's sizes are. Any --config.KEY=VALUE as in the commands. One device.
+
+Columns of the table:
+  counted   GFLOP of matrix products, from the sizes (benchmarks/flops.py)
+  XLA       GFLOP by the compiler's cost analysis of the same program; it
+            counts the body of a loop once (search, index slice)
+  ms        median over interleaved rounds: each runs every program once, on a
+            batch of its own, so that a busy machine slows them all alike
+  GFLOP/s   counted / ms
+  of peak   of the best product of two square float32 matrices in these rounds
+  of step   ms / ms of the whole step
+
+A part is a program of its own with its own backward pass; "the rest" is the
+whole step less its parts: joining, gathering, losses, and what one program
+saves or loses against several. The optimizer has no products; its memory
+traffic is counted: gradient, weight and two moments read, the last three
+written, and the gradient read once more for its norm.
+
+Below the table: the share of each kind of token that is padding and the counted
+GFLOP spent on it, and the same step with logits at every position.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import flops, programs, synthetic
+from experiments import command
+from realm_jax.config import InputError
+from realm_jax.data import input_pipeline
+from realm_jax.models import bert
+from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from realm_jax.retrieval import candidates
+from realm_jax.train import pretrain, run, step
+
+_NO_WORKDIR = "(made-up words)"
+_ROUNDS = 9
+_SIDE = 2048  # of the matrices that show the peak
+_OPTIMIZER_BYTES = 4 * 8  # a weight: eight float32 read or written
+_WHOLE = ("step", "everywhere", "peak")  # programs that are no parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """Figures of one step.
+
+  Attributes:
+    sizes: what was measured, in words.
+    counted: part -> FLOPs; "everywhere" as in flops.pretrain_step.
+    compiled: program -> FLOPs by the compiler.
+    seconds: program -> [rounds]; the parts, "step", "everywhere", "peak".
+    num_params: weights that the optimizer updates.
+    padding: part -> share of its tokens that are padding.
+  """
+
+  sizes: str
+  counted: dict[str, int]
+  compiled: dict[str, float]
+  seconds: dict[str, np.ndarray]
+  num_params: int
+  padding: dict[str, float]
+
+
+def measure(
+  config: ConfigDict, workdir: pathlib.Path, rounds: int = _ROUNDS
+) -> Measured:
+  """Measures the step of a config on prepared data, on one device.
+
+  Raises:
+    InputError: a mistake in config or data, or no step that retrieves.
+  """
+  if config.evidence != "retrieved":
+    raise InputError(
+      f"config evidence={config.evidence!r}: only a step that retrieves is"
+      " measured: give --config=configs/pretrain.py:demo"
+    )
+  config.mesh.data = 1
+  opened = pretrain.open_pretraining(config, workdir)
+  realm, tokens = opened.realm, opened.tokens
+  state, tx = run.start(_init_params(opened), config, opened.corpus)
+  batches = _batches(opened, rounds + 1)  # the first round warms up
+  refresher = run.make_refresher(
+    config, workdir, opened.corpus, realm.retrieval, tokens, batches[0].query
+  )
+  slices, embedder = refresher.slices_per_step, refresher.embedder
+  index = refresher.shell(state.params).replace(
+    block_emb=embedder.embed_all(state.params["embedder"], tokens)
+  )
+  given = list(_given(realm, state, index, tokens, batches))
+  compiled = {
+    name: jax.jit(part).lower(given[0]).compile()
+    for name, part in programs.parts(realm, tx, embedder, slices).items()
+  }
+  running = dict(compiled)
+  everywhere = programs.with_encoder(realm, programs.logits_everywhere)
+  for name, forward in (("step", realm), ("everywhere", everywhere)):
+    running[name] = programs.Steps(
+      step.make_pretrain_step(forward, tx, config.seed, embedder, slices),
+      given[0],
+    )
+    compiled[name] = running[name].compiled
+  square = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
+  multiply = jax.jit(jnp.matmul)
+  running["peak"] = lambda _: multiply(square, square)
+  sizes = realm.retrieval.embedder.config, realm.encoder.config
+  num_rows = tokens.lens.shape[0]
+  return Measured(
+    sizes=_in_words(config, opened),
+    counted=flops.pretrain_step(config, *sizes, num_rows, slices),
+    compiled={
+      k: v.cost_analysis().get("flops", np.nan) for k, v in compiled.items()
+    },
+    seconds=_interleaved(running, given),
+    num_params=sum(x.size for x in jax.tree.leaves(state.params)),
+    padding=_padding(realm, given[1:]),
+  )
+
+
+def _init_params(opened: pretrain.Pretraining) -> dict:
+  """Fresh params."""
+  config, realm = opened.config, opened.realm
+  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  return {
+    "embedder": run.init_part(realm.retrieval.embedder, config.seed, joint),
+    "encoder": run.init_part(
+      realm.encoder,
+      config.seed,
+      bert.make_inputs(joint),
+      np.zeros((1, config.max_masks), np.int32),
+      method=RealmKnowledgeAugEncoder.mlm_logits,
+    ),
+  }
+
+
+def _batches(opened, count):
+  """The first batches of the run, on the device."""
+  config = opened.config
+  batches = input_pipeline.pretrain_batches(
+    opened.corpus.data_dir,
+    batch_size=config.train.batch_size,
+    query_len=config.query_len,
+    max_masks=config.max_masks,
+    weights=config.text_weights,
+    seed=config.seed,
+  )
+  return [jax.device_put(next(batches)) for _ in range(count)]
+
+
+def _given(realm, state, index, tokens, batches) -> Iterable[programs.Given]:
+  """The arguments of each batch: its candidates by a step's own search."""
+  retrieval = realm.retrieval
+  find = jax.jit(lambda *args: realm(*args).candidate_ids)
+  embed = jax.jit(retrieval.embed_query)
+  sizes = realm.encoder.config
+  for batch in batches:
+    masks = batch.mlm_targets.shape
+    shape = (masks[0] * realm.num_candidates, masks[1], sizes.hidden_size)
+    yield programs.Given(
+      state=state,
+      index=index,
+      tokens=tokens,
+      batch=batch,
+      ids=find(state.params, index.block_emb, tokens, batch),
+      query_emb=embed(state.params, batch.query),
+      hidden=jax.random.normal(jax.random.key(0), shape),
+    )
+
+
+def _interleaved(running, given) -> dict[str, np.ndarray]:
+  """Seconds [rounds] of each program; each round begins with another one."""
+  names, seconds = list(running), {name: [] for name in running}
+  for i, args in enumerate(given):
+    for name in names[i % len(names) :] + names[: i % len(names)]:
+      began = time.perf_counter()
+      jax.block_until_ready(running[name](args))
+      seconds[name].append(time.perf_counter() - began)
+  return {name: np.array(s[1:]) for name, s in seconds.items()}
+
+
+def _padding(realm, given) -> dict[str, float]:
+  """Part -> share of padding among what it works on."""
+  columns = programs.with_encoder(realm, programs.joint_mask)
+  masks = {name: [] for name in ("embed queries", "embed candidates",
+                                 "encoder layers", "MLM head")}  # fmt: skip
+  for g in given:
+    found = candidates.gather_blocks(g.tokens, g.ids)
+    block = candidates.block_inputs(found, realm.retrieval.specials)
+    masks["embed queries"].append(g.batch.query.attention_mask)
+    masks["embed candidates"].append(block.attention_mask)
+    masks["encoder layers"].append(columns.read(g.state.params, g.batch, found))
+    masks["MLM head"].append(g.batch.mlm_mask)
+  return {k: 1 - float(np.mean(v)) for k, v in masks.items()}
+
+
+def _in_words(config, opened) -> str:
+  return (
+    f"B={config.train.batch_size} K={config.num_candidates}"
+    f" Q={config.query_len} C={config.block_len}"
+    f" L={config.query_len + config.body_len} M={config.max_masks}"
+    f" N={len(opened.corpus.store)} V={opened.corpus.tokenizer.vocab_size},"
+    f" {jax.devices()[0].device_kind}"
+  )
+
+
+def report(measured: Measured) -> str:
+  """The table, and what follows from it."""
+  m = measured
+  median = {name: float(np.median(s)) for name, s in m.seconds.items()}
+  peak = 2 * _SIDE**3 / m.seconds["peak"].min()
+  lines = [m.sizes, ""]
+  lines.append(
+    _row("", "counted", "XLA", "ms", "GFLOP/s", "of peak", "of step")
+  )
+  part_names = [name for name in median if name not in _WHOLE]
+  counted = {k: m.counted.get(k, 0) for k in part_names}
+  counted["step"] = sum(counted.values())
+  for name in (*part_names, "step"):
+    rate = counted[name] / median[name]
+    lines.append(
+      _row(
+        name,
+        f"{counted[name] / 1e9:.2f}",
+        f"{m.compiled[name] / 1e9:.2f}",
+        f"{1e3 * median[name]:.1f}",
+        f"{rate / 1e9:.0f}",
+        f"{rate / peak:.0%}",
+        f"{median[name] / median['step']:.0%}",
+      )
+    )
+  rest = median["step"] - sum(median[name] for name in part_names)
+  lines.append(
+    _row("the rest", "", "", f"{1e3 * rest:.1f}", "", "",
+         f"{rest / median['step']:.0%}")
+  )  # fmt: skip
+  moved = m.num_params * _OPTIMIZER_BYTES
+  wasted = {k: v * counted[k] for k, v in m.padding.items()}
+  ratio = float(np.median(m.seconds["everywhere"] / m.seconds["step"]))
+  reader = counted["encoder layers"] + counted["MLM head"]
+  more = counted["step"] - reader + m.counted["everywhere"]
+  return "\n".join(
+    [
+      *lines,
+      "",
+      f"peak: {peak / 1e9:.0f} GFLOP/s; optimizer: {moved / 1e9:.3f} GB moved,"
+      f" {moved / 1e9 / median['optimizer']:.1f} GB/s",
+      "padding: "
+      + ", ".join(f"{k} {v:.0%}" for k, v in m.padding.items())
+      + f"; {sum(wasted.values()) / 1e9:.2f} GFLOP a step are spent on it",
+      f"logits at every position: {more / 1e9:.2f} GFLOP counted,"
+      f" {m.compiled['everywhere'] / 1e9:.2f} XLA; {ratio:.2f} times the step",
+    ]
+  )
+
+
+def _row(name: str, *cells: str) -> str:
+  return f"{name:18}" + "".join(f"{cell:>9}" for cell in cells)
+
+
+def main(config, workdir):
+  with tempfile.TemporaryDirectory() as folder:
+    if workdir == pathlib.Path(_NO_WORKDIR) and not config.data.dir:
+      synthetic.prepare_words(config, pathlib.Path(folder))
+    print(report(measure(config, workdir)))
+
+
+if __name__ == "__main__":
+  if not any(word.lstrip("-").startswith("workdir") for word in sys.argv):
+    sys.argv.append(f"--workdir={_NO_WORKDIR}")
+  command.run(main)
