@@ -24,5 +24,5 @@ def test_builds(name, size):
 
 @pytest.mark.parametrize("name", FILES)
 def test_unknown_size(name):
-  with pytest.raises(InputError, match="huge.*smoke, demo, base"):
+  with pytest.raises(InputError, match=r"huge.*smoke, demo, base"):
     importlib.import_module(f"configs.{name}").get_config("huge")
