@@ -145,6 +145,21 @@ def test_no_corpus(prepare):
   assert_refused(prepare(""), "data.corpus is empty", "FILE.jsonl")
 
 
+@pytest.mark.parametrize(
+  ("file", "said"),
+  [
+    ("own.py:phase", "'phase': wanted one of ict, encoder, pretrain, finetune"),
+    ("ict.py:small", "'small': wanted one of smoke, demo, base"),
+    ("itc.py:smoke", "configs/itc.py:smoke: no such file; nearest: "),
+  ],
+)
+def test_no_such_config(start, tmp_path, file, said):
+  outcome = start(
+    "train_ict", f"--config=configs/{file}", f"--workdir={tmp_path}"
+  )
+  assert_refused(outcome, said)
+
+
 def test_no_data(pretrain, tmp_path):
   nowhere = tmp_path / "nowhere"
   outcome = pretrain(data=nowhere)
