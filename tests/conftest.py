@@ -1,7 +1,9 @@
 """Every test sees 8 simulated CPU devices; set before jax is imported."""
 
 import os
+import signal
 import tempfile
+import threading
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
@@ -20,6 +22,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _xla = tempfile.TemporaryDirectory(prefix="realm_jax_tests_")  # till the end
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+# A process started in the background inherits SIGINT as ignored, and so do its
+# children; the tests of an interrupt want it as a terminal gives it.
+if threading.current_thread() is threading.main_thread():
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 from absl import flags
