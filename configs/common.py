@@ -65,7 +65,7 @@ def get_common(size: str) -> ConfigDict:
 def data(size: str) -> ConfigDict:
   """What prepare_data reads; the runs find its result in `dir`."""
   config = ConfigDict()
-  config.dir = ""  # prepared data; "": WORKDIR/data
+  config.dir = ""  # prepared data; "": WORKDIR/data, or data beside WORKDIR
   # blocks come from: "leads", "factbook", JSONL files or folders of them,
   # "tfds:NAME"; several with commas
   config.corpus = "leads"
