@@ -108,8 +108,10 @@ class BlockEmbedder:
     def embed(i, shadow):
       return self.embed_slice(index.shadow_params, tokens, shadow, first + i)
 
+    left = self.num_slices(index.shadow.shape[0]) - first
+    count = jnp.clip(left, 0, slices_per_step)  # the last steps have less to do
     return index.replace(
-      shadow=jax.lax.fori_loop(0, slices_per_step, embed, index.shadow)
+      shadow=jax.lax.fori_loop(0, count, embed, index.shadow)
     )
 
   def embed_all(
