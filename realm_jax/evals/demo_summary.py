@@ -54,6 +54,7 @@ def measure(runs: Mapping, workdir: pathlib.Path, seed: int) -> None:
     "bm25_title": scores["bm25"],
   }
   exact = {name: s.columns["exact_match"] for name, s in exact.items()}
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   measured = {
     "recall": {name: _at_cutoffs(columns) for name, columns in found.items()},
     "exact_match": {k: round(float(v.mean()), 4) for k, v in exact.items()},
@@ -61,6 +62,7 @@ def measure(runs: Mapping, workdir: pathlib.Path, seed: int) -> None:
       k: round(mean_and_se(v)[1], 4) for k, v in exact.items()
     },
     "questions": len(questions),
+    "peak_memory_gb": round(peak, 2),  # of the process, training included
     "index_versions": len(index.read_swaps(workdir / "pretrain")) + 1,
     **_pretraining(runs),
   }
@@ -70,11 +72,9 @@ def measure(runs: Mapping, workdir: pathlib.Path, seed: int) -> None:
 def write(workdir: pathlib.Path, seconds: dict) -> dict:
   """Publishes summary.json: what was measured, and what it cost."""
   summary = files.read_json(workdir / "measured.json")
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   summary |= {
     "seconds": seconds,
     "seconds_total": round(sum(seconds.values()), 1),
-    "peak_memory_gb": round(peak, 2),
   }
   files.write_json(workdir / "summary.json", summary)
   return summary
