@@ -119,7 +119,7 @@ def shard_rows(array: Any, mesh: Mesh) -> jax.Array:
   """Splits the rows of [N, ...] over all devices, N a multiple of their number.
 
   A memory-mapped array is read only where this process has a device for it;
-  `padded_rows` gives the N to pad to.
+  `retrieval.refresh.padded_rows` gives the N to pad to.
   """
   sharding = NamedSharding(mesh, ROWS)
   if isinstance(array, jax.Array):
@@ -127,11 +127,6 @@ def shard_rows(array: Any, mesh: Mesh) -> jax.Array:
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: np.asarray(array[index])
   )
-
-
-def padded_rows(num_rows: int, mesh: Mesh) -> int:
-  """The smallest multiple of the number of devices that holds the rows."""
-  return -(-num_rows // mesh.size) * mesh.size
 
 
 def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:

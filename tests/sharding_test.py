@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from realm_jax import sharding
 from realm_jax.config import InputError
+from realm_jax.retrieval import refresh
 from realm_jax.train import optimizer
 from realm_jax.train.state import TrainState
 
@@ -52,7 +53,7 @@ def test_batch_that_does_not_split_is_named():
 
 def test_rows_from_host_and_from_device():
   mesh = sharding.make_mesh()
-  num = sharding.padded_rows(DEVICES * 3 - DEVICES // 2, mesh)
+  num = refresh.padded_rows(DEVICES * 3 - DEVICES // 2, mesh.size, 1)
   assert num == DEVICES * 3
   rows = np.arange(num * 5).reshape(num, 5)
   for source in (rows, jnp.asarray(rows)):

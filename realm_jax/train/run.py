@@ -260,14 +260,14 @@ def _same_shapes(fresh, taken, name, workdir):
 
 
 def start(
-  params: dict, config: ConfigDict, corpus: Corpus, num_steps: int | None = None
+  params: dict, config: ConfigDict, corpus: Corpus
 ) -> tuple[TrainState, Any]:
   """The state before the first step, on the mesh, and the optimizer."""
   train = config.train
   tx = optimizer.bert_adam(
     train.learning_rate,
     train.warmup_steps,
-    num_steps or train.num_steps,
+    train.num_steps,
     weight_decay=train.weight_decay,
     clip_norm=train.clip_norm,
     lr_scales={"embedder": train.retriever_lr_scale},
