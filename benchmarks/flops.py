@@ -62,12 +62,13 @@ def pretrain_step(
     wanted at each position.
   """
   b, k, m = config.train.batch_size, config.num_candidates, config.max_masks
-  length = config.query_len + config.body_len
+  length = config.joint_len
   rows = b * k
   return {
     "embed queries": 3 * embedder(embedder_sizes, b, config.query_len),
     "search": 2 * b * num_rows * embedder_sizes.retriever_proj_size,
-    "embed candidates": 3 * embedder(embedder_sizes, rows, config.block_len),
+    "embed candidates": 3
+    * embedder(embedder_sizes, b * (k - 1) + 1, config.block_len),  # one null
     "encoder layers": 3 * bert(encoder_sizes, rows, length, m),
     "MLM head": 3 * mlm_head(encoder_sizes, rows, m),
     "embed index slice": slices

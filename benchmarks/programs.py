@@ -114,7 +114,7 @@ def parts(
       g.index.block_emb, g.query_emb, realm.num_candidates
     ),
     "embed candidates": lambda g: gradient(
-      lambda p: retrieval.embed_blocks(p, found(g)), of(g, "embedder")
+      lambda p: retrieval.embed_candidates(p, found(g)), of(g, "embedder")
     ),
     "encoder layers": lambda g: gradient(
       lambda p: layers.read(p, g.batch, found(g)), of(g, "encoder")

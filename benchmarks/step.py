@@ -132,7 +132,7 @@ def measure(
 def _init_params(opened: pretrain.Pretraining) -> dict:
   """Fresh params."""
   config, realm = opened.config, opened.realm
-  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  joint = np.zeros((1, config.joint_len), np.int32)
   return {
     "embedder": run.init_part(realm.retrieval.embedder, config.seed, joint),
     "encoder": run.init_part(
@@ -199,7 +199,7 @@ def _padding(realm, given) -> dict[str, float]:
     found = candidates.gather_blocks(g.tokens, g.ids)
     block = candidates.block_inputs(found, realm.retrieval.specials)
     masks["embed queries"].append(g.batch.query.attention_mask)
-    masks["embed candidates"].append(block.attention_mask)
+    masks["embed candidates"].append(block.attention_mask[:, 1:])
     masks["encoder layers"].append(columns.read(g.state.params, g.batch, found))
     masks["MLM head"].append(g.batch.mlm_mask)
   return {k: 1 - float(np.mean(v)) for k, v in masks.items()}
@@ -209,7 +209,7 @@ def _in_words(config, opened) -> str:
   return (
     f"B={config.train.batch_size} K={config.num_candidates}"
     f" Q={config.query_len} C={config.block_len}"
-    f" L={config.query_len + config.body_len} M={config.max_masks}"
+    f" L={config.joint_len} M={config.max_masks}"
     f" N={len(opened.corpus.store)} V={opened.corpus.tokenizer.vocab_size},"
     f" {jax.devices()[0].device_kind}"
   )

@@ -49,8 +49,9 @@ def get_common(size: str) -> ConfigDict:
   config.query_len = pick(size, smoke=24, demo=32, base=96)
   # [CLS] title [SEP] body [SEP] as the embedder reads it, wordpieces
   config.block_len = pick(size, smoke=32, demo=64, base=288)
-  # body [SEP] as encoder and reader see it beside the query, wordpieces
-  config.body_len = pick(size, smoke=24, demo=32, base=288)
+  # [CLS] query [SEP] body [SEP] as encoder and reader see it, wordpieces; the
+  # body is cut to what the query leaves
+  config.joint_len = pick(size, smoke=40, demo=48, base=384)
   # whether the body's positions run on from the query's, as in the paper; if
   # not, it begins at position query_len, which a small model finds far sooner
   config.contiguous = pick(size, smoke=False, demo=False, base=True)

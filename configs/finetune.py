@@ -28,6 +28,8 @@ def get_config(size: str = "demo"):
   config.searcher_beam_size = common.pick(size, smoke=8, demo=16, base=5000)
   config.reader_beam_size = common.pick(size, smoke=3, demo=5, base=5)
   config.max_span_width = 10  # wordpieces
+  # as the original's reader_seq_len
+  config.joint_len = common.pick(size, smoke=40, demo=48, base=320)
   # answers of a question that are looked for, and wordpieces of each
   config.max_answers = common.pick(size, smoke=2, demo=1, base=16)
   config.max_answer_len = 10

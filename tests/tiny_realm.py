@@ -15,7 +15,7 @@ from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
 from realm_jax.types import BlockTokens, Inputs, PretrainBatch, QaBatch
 
 SPECIALS = Specials(pad=0, cls=2, sep=3, mask=4)
-B, K, Q, C, BODY, M, N = 8, 4, 7, 15, 9, 3, 37
+B, K, Q, C, L, M, N = 8, 4, 7, 15, 14, 3, 37
 SLICE = 5  # blocks a device embeds at a time: 40 rows on 1 device and on 8
 ROWS = 40
 BEAM, READ = 6, 3  # blocks found and blocks read for a question
@@ -45,12 +45,12 @@ def retrieval(mesh=None, num_blocks=N, **more) -> Retrieval:
 def realm(mesh=None, **more) -> Realm:
   """A Realm of K candidates."""
   encoder = RealmKnowledgeAugEncoder(SIZES)
-  return Realm(retrieval(mesh, **more), encoder, K, BODY)
+  return Realm(retrieval(mesh, **more), encoder, K, L)
 
 
 def open_qa(mesh=None, embed_found=False) -> OpenQa:
   """An OpenQa that reads READ blocks."""
-  return OpenQa(retrieval(mesh), RealmReader(SIZES), BODY, embed_found)
+  return OpenQa(retrieval(mesh), RealmReader(SIZES), L, embed_found)
 
 
 def blocks(num_blocks=N, num_rows=ROWS, seed=0) -> BlockTokens:
@@ -119,14 +119,14 @@ def qa_batch(tokens: BlockTokens, seed=2) -> QaBatch:
 @functools.cache
 def params() -> dict:
   """Params of embedder, encoder and reader, no two numbers the same."""
-  joint = np.zeros((1, Q + BODY), np.int32)
+  joint = np.zeros((1, L), np.int32)
   masks = np.zeros((1, M), np.int32)
   inputs = bert.make_inputs(joint)
   encoder, reader = RealmKnowledgeAugEncoder(SIZES), RealmReader(SIZES)
   shapes = {
     "embedder": _shapes(RealmEmbedder(SIZES), joint),
     "encoder": _shapes(encoder, inputs, masks, method="mlm_logits"),
-    "reader": _shapes(reader, inputs, joint, method="span_logits"),
+    "reader": _shapes(reader, inputs, joint, joint, method="span_logits"),
   }
   rng = np.random.default_rng(3)
 

@@ -94,9 +94,7 @@ def _make_run(workdir, config, tok, store):
 
 def _params(config, tok):
   query = np.zeros((1, config.query_len), np.int32)
-  joint = bert.make_inputs(
-    np.zeros((1, config.query_len + config.body_len), np.int32)
-  )
+  joint = bert.make_inputs(np.zeros((1, config.joint_len), np.int32))
   embedder = RealmEmbedder(_sizes(config.embedder, tok))
   params = {"embedder": _init(embedder, query)}
   sizes = _sizes(config.encoder, tok)
@@ -104,8 +102,10 @@ def _params(config, tok):
     encoder, masks = RealmKnowledgeAugEncoder(sizes), np.zeros((1, 2), np.int32)
     params["encoder"] = _init(encoder, joint, masks, method=encoder.mlm_logits)
   if "reader_beam_size" in config:
-    reader, mask = RealmReader(sizes), np.ones_like(joint.input_ids)
-    params["reader"] = _init(reader, joint, mask, method=reader.span_logits)
+    reader, ones = RealmReader(sizes), np.ones_like(joint.input_ids)
+    params["reader"] = _init(
+      reader, joint, ones, ones, method=reader.span_logits
+    )
   return params
 
 

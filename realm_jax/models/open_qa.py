@@ -5,6 +5,7 @@ outside (retrieval/candidates.py): embed, search, read.
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from realm_jax.config import RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
@@ -29,7 +30,10 @@ class RealmForOpenQA(nn.Module):
 
   def __call__(self, question: Inputs, joint: Inputs, block_mask: Array):
     """Both halves, for `init`: question [B, Q], joint [R, L]."""
-    return self.embed(question), self.span_logits(joint, block_mask)
+    columns = jnp.broadcast_to(
+      jnp.arange(block_mask.shape[1]), block_mask.shape
+    )
+    return self.embed(question), self.span_logits(joint, block_mask, columns)
 
   def embed(self, inputs: Inputs, deterministic: bool = True) -> Array:
     """Embeds questions or blocks, [R, T] -> [R, P]."""
@@ -45,8 +49,10 @@ class RealmForOpenQA(nn.Module):
     self,
     joint: Inputs,
     block_mask: Array,
-    first: int = 0,
+    read_positions: Array,
     deterministic: bool = True,
   ) -> Array:
     """As RealmReader.span_logits."""
-    return self.reader.span_logits(joint, block_mask, first, deterministic)
+    return self.reader.span_logits(
+      joint, block_mask, read_positions, deterministic
+    )

@@ -61,7 +61,7 @@ class RealmReader(nn.Module):
     self,
     joint: Inputs,
     block_mask: Array,
-    first: int = 0,
+    read_positions: Array,
     deterministic: bool = True,
   ) -> Array:
     """Scores spans of joint sequences.
@@ -69,15 +69,18 @@ class RealmReader(nn.Module):
     Args:
       joint: [R, L].
       block_mask: [R, L] 1 at the wordpieces of the body.
-      first: where the body starts at the earliest: no span before it is
-        scored. Spans count from there.
+      read_positions: [R, T] columns among which spans are looked for, in a
+        row.
       deterministic: no dropout.
 
     Returns:
-      [R, S] with S the spans of L - first positions (span_candidates).
+      [R, S] with S the spans of T positions (span_candidates).
     """
-    x, _, _ = self.realm(joint, deterministic=deterministic)
-    return self.qa_outputs(x[:, first:], block_mask[:, first:])
+    x, _, _ = self.realm(
+      joint, read_positions=read_positions, deterministic=deterministic
+    )
+    mask = jnp.take_along_axis(block_mask, read_positions, axis=1)
+    return self.qa_outputs(x, mask)
 
   def __call__(
     self,

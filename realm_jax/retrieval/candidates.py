@@ -122,66 +122,59 @@ def body(blocks: BlockTokens, length: int) -> tuple[Array, Array]:
 def join(
   query: Inputs,
   blocks: BlockTokens,
-  body_len: int,
+  joint_len: int,
   specials: Specials,
   contiguous: bool = True,
 ) -> tuple[Inputs, Array]:
   """Joins each query with each of its candidates: `[CLS] query [SEP] body [SEP]`.
 
-  The body lies at the fixed column Q, whatever the query's length, so nothing
-  has to be moved. If its position ids follow the query's last token, attention
-  sees the same as in the original's contiguous sequence. The title isn't
-  shown to the reader (original: only the embedder sees it).
+  The query has priority: the body is cut to what it leaves of joint_len. The
+  title isn't shown to the reader (original: only the embedder sees it).
 
   Args:
-    query: [B, Q] with specials.
+    query: [B, Q] with specials, Q < joint_len.
     blocks: [B, K, C-3].
-    body_len: columns for the body and its [SEP]; the rest is cut.
+    joint_len: L.
     specials: ids of the special wordpieces.
     contiguous: whether position ids run on from the query's last token. If
       not, a body begins at position Q beside every query, which a small model
       finds far sooner.
 
   Returns:
-    Inputs [B, K, L] with L = Q + body_len, and the mask of body wordpieces
-    [B, K, L].
+    Inputs [B, K, L], and the mask of body wordpieces [B, K, L].
   """
-  ids, mask = body(blocks, body_len - 1)
-  num_body = mask.sum(-1, keepdims=True)  # [B, K, 1]
-  at = jnp.arange(body_len)
-  pad = ((0, 0), (0, 0), (0, 1))
-  ids = jnp.where(at < num_body, jnp.pad(ids, pad), specials.pad)
-  ids = jnp.where(at == num_body, specials.sep, ids)
-  body_start = query.attention_mask.sum(-1)[:, None, None]  # [B, 1, 1]
-  if not contiguous:
-    body_start = jnp.full_like(body_start, query.input_ids.shape[1])
-  k = num_body.shape[1]
-
-  def beside(left, right):
-    left = jnp.broadcast_to(left[:, None], (left.shape[0], k, left.shape[1]))
-    right = jnp.broadcast_to(right, (*left.shape[:2], body_len))
-    return jnp.concatenate([left, right], axis=-1)
-
-  columns = jnp.broadcast_to(
-    jnp.arange(query.input_ids.shape[1]), query.input_ids.shape
-  )
+  at = jnp.arange(joint_len)
+  query_end = query.attention_mask.sum(-1)[:, None, None]  # [B, 1, 1]
+  title = blocks.title_lens[..., None]  # [B, K, 1]
+  num_body = blocks.lens[..., None] - title
+  joint_end = jnp.minimum(query_end + num_body, joint_len - 1)  # the last [SEP]
+  in_query, in_body = at < query_end, (at >= query_end) & (at < joint_end)
+  last = blocks.token_ids.shape[-1] - 1
+  body_ids = _take(blocks.token_ids, jnp.clip(title + at - query_end, 0, last))
+  pad = ((0, 0), (0, joint_len - query.input_ids.shape[1]))
+  query_ids = jnp.pad(query.input_ids, pad)[:, None]  # [B, 1, L]
+  ids = jnp.where(in_body, body_ids, specials.pad)
+  ids = jnp.where(at == joint_end, specials.sep, ids)
+  ids = jnp.where(in_query, query_ids, ids)
+  skipped = 0 if contiguous else query.input_ids.shape[1] - query_end
+  position_ids = jnp.where(in_query, at, at + skipped)
   joint = Inputs(
-    input_ids=beside(query.input_ids, ids),
-    attention_mask=beside(
-      query.attention_mask, (at <= num_body).astype(jnp.int32)
-    ),
-    token_type_ids=beside(query.token_type_ids, jnp.ones_like(ids)),
-    position_ids=beside(columns, body_start + at),
+    input_ids=ids,
+    attention_mask=(at <= joint_end).astype(jnp.int32),
+    token_type_ids=((at >= query_end) & (at <= joint_end)).astype(jnp.int32),
+    position_ids=jnp.broadcast_to(position_ids, ids.shape),
   )
-  body_mask = beside(jnp.zeros_like(query.attention_mask, bool), at < num_body)
-  return joint, body_mask
+  return joint, in_body
 
 
-def shows(blocks: BlockTokens, wordpieces: Array, body_len: int) -> Array:
-  """Which wordpieces [B, M] stand in what is read of blocks [B, K]: [B, K, M]."""
-  ids, mask = body(blocks, body_len - 1)  # [B, K, T]
-  same = ids[:, :, None] == wordpieces[:, None, :, None]
-  return (same & mask[:, :, None]).any(-1)
+def body_columns(query: Inputs, joint_len: int) -> Array:
+  """The columns of a joint sequence that a body can have, [B, L-3].
+
+  They begin where the query ends; past the sequence, its last column is
+  repeated, which is never a body's.
+  """
+  columns = query.attention_mask.sum(-1)[:, None] + jnp.arange(joint_len - 3)
+  return jnp.minimum(columns, joint_len - 1)
 
 
 def drop_trivial(ids: Array, own_block: Array, num_candidates: int) -> Array:

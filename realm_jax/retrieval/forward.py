@@ -73,6 +73,22 @@ class Retrieval:
       self.embedder, params["embedder"], blocks, self.specials, rng
     )
 
+  def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
+    """Embeds candidates [B, K, C-3] -> [B, K, P].
+
+    Slot 0 is the null block of every query: it is embedded once.
+    """
+    rngs = _keys(rng, 2)
+    null = jax.tree.map(lambda x: x[:1, :1], blocks)
+    null_emb = self.embed_blocks(params, null, rngs[0])  # [1, 1, P]
+    b, k = blocks.lens.shape
+    null_emb = jnp.broadcast_to(null_emb, (b, 1, null_emb.shape[-1]))
+    if k == 1:
+      return null_emb
+    others = jax.tree.map(lambda x: x[:, 1:], blocks)
+    others_emb = self.embed_blocks(params, others, rngs[1])
+    return jnp.concatenate([null_emb, others_emb], axis=1)
+
   def search(self, block_emb: Array, query_emb: Array, k: int):
     """Scores and ids [B, k] of the best blocks; no gradient passes."""
     scores, ids = mips.top_k(
@@ -97,7 +113,7 @@ class Realm:
     retrieval: the search.
     encoder: the knowledge-augmented encoder.
     num_candidates: K, the null block among them.
-    body_len: columns of a candidate's body in the joint sequence.
+    joint_len: wordpieces of a query and a candidate's body together.
     marginalise: "token" or "span" (objective.marginal_gold_log_probs).
     contiguous: positions in the joint sequence, see candidates.join.
   """
@@ -105,7 +121,7 @@ class Realm:
   retrieval: Retrieval
   encoder: RealmKnowledgeAugEncoder
   num_candidates: int
-  body_len: int
+  joint_len: int
   marginalise: str = "token"
   contiguous: bool = True
 
@@ -132,7 +148,7 @@ class Realm:
     candidate_ids: Array,
     rng: Array | None = None,
   ) -> RealmOutput:
-    """The same with the candidates [B, K] given, not searched."""
+    """The same with the candidates [B, K] given, the null block first."""
     rngs = _keys(rng, 3)
     query_emb = self.retrieval.embed_query(params, batch.query, rngs[0])
     return self._weigh(
@@ -142,7 +158,7 @@ class Realm:
   def _weigh(self, params, tokens, batch, query_emb, ids, rngs):
     """Section 3 of the paper, from candidates to log p(y | x)."""
     blocks = candidates.gather_blocks(tokens, ids)  # [B, K, C-3]
-    candidate_emb = self.retrieval.embed_blocks(params, blocks, rngs[0])
+    candidate_emb = self.retrieval.embed_candidates(params, blocks, rngs[0])
     score = self.retrieval.relevance_score(query_emb, candidate_emb)  # [B, K]
     log_probs = objective.candidate_log_probs(score)
     logits = self.read(params, batch, blocks, rngs[1])  # [B, K, M, V]
@@ -156,13 +172,7 @@ class Realm:
     self, params, batch: PretrainBatch, blocks: BlockTokens, rng=None
   ) -> Array:
     """MLM logits of each query beside each of its blocks, [B, K, M, V]."""
-    joint, _ = candidates.join(
-      batch.query,
-      blocks,
-      self.body_len,
-      self.retrieval.specials,
-      self.contiguous,
-    )
+    joint, _ = self.join(batch, blocks)
     b, k = joint.input_ids.shape[:2]
     positions = jnp.repeat(batch.mlm_positions, k, axis=0)  # [B * K, M]
     logits = self.encoder.apply(
@@ -174,6 +184,19 @@ class Realm:
       method=RealmKnowledgeAugEncoder.mlm_logits,
     )
     return logits.reshape(b, k, *logits.shape[1:])
+
+  def shows(self, batch: PretrainBatch, blocks: BlockTokens) -> Array:
+    """Which masked wordpieces stand in what is read of each block, [B, K, M]."""
+    joint, body_mask = self.join(batch, blocks)
+    same = joint.input_ids[:, :, None] == batch.mlm_targets[:, None, :, None]
+    return (same & body_mask[:, :, None]).any(-1)
+
+  def join(self, batch, blocks):
+    """As candidates.join."""
+    specials = self.retrieval.specials
+    return candidates.join(
+      batch.query, blocks, self.joint_len, specials, self.contiguous
+    )
 
 
 @struct.dataclass
@@ -211,7 +234,7 @@ class OpenQa:
   Attributes:
     retrieval: the search.
     reader: the span reader; `config.reader_beam_size` blocks are read.
-    body_len: columns of a block's body in the joint sequence.
+    joint_len: wordpieces of a question and a block's body together.
     embed_found: whether the blocks found are embedded anew with current
       params, so that blocks learn too; False takes their rows of the index
       (frozen blocks, as the original).
@@ -220,7 +243,7 @@ class OpenQa:
 
   retrieval: Retrieval
   reader: RealmReader
-  body_len: int
+  joint_len: int
   embed_found: bool = False
   contiguous: bool = True
 
@@ -246,7 +269,7 @@ class OpenQa:
     logits = self.read(params, tokens, question, ids, rngs[2])
     k = logits.shape[1]
     logits = logits + score[:, :k, None]  # [B, K, S]
-    starts, ends = reader.span_candidates(self.body_len, self.max_width)
+    starts, ends = self.spans()
     block, span = reader.best_span(logits)
     return QaOutput(
       block_ids=ids,
@@ -262,6 +285,10 @@ class OpenQa:
     """Wordpieces of the widest span."""
     return self.reader.config.max_span_width
 
+  def spans(self) -> tuple[Array, Array]:
+    """Starts and ends of the S spans, counted from a body's first wordpiece."""
+    return reader.span_candidates(self.joint_len - 3, self.max_width)
+
   def read(
     self, params, tokens: BlockTokens, question: Inputs, ids: Array, rng=None
   ) -> Array:
@@ -271,15 +298,16 @@ class OpenQa:
     joint, body_mask = candidates.join(
       question,
       blocks,
-      self.body_len,
+      self.joint_len,
       self.retrieval.specials,
       self.contiguous,
     )
+    columns = candidates.body_columns(question, self.joint_len)
     logits = self.reader.apply(
       {"params": params["reader"]},
       _flatten(joint),
       body_mask.reshape(-1, body_mask.shape[-1]),
-      first=question.input_ids.shape[1],
+      jnp.repeat(columns, k, axis=0),
       deterministic=rng is None,
       rngs=None if rng is None else {"dropout": rng},
       method=RealmReader.span_logits,
@@ -300,11 +328,11 @@ class OpenQa:
       ids, mask, batch.answer_ids, batch.answer_lens
     )  # [B, N, A, C-3]
     k = output.span_logits.shape[1]
-    seen = min(self.body_len, ids.shape[-1])
-    starts, ends = reader.span_candidates(self.body_len, self.max_width)
+    starts, ends = self.spans()
+    seen = starts.max() + 1
     whole = jnp.pad(
       hits[:, :k, :, :seen],
-      ((0, 0), (0, 0), (0, 0), (0, self.body_len - seen)),
+      ((0, 0), (0, 0), (0, 0), (0, max(0, seen - hits.shape[-1]))),
     )
     is_answer = whole[..., starts] & (
       batch.answer_lens[:, None, :, None] == ends - starts + 1

@@ -185,7 +185,7 @@ def _realm(config, params, retrieval, tokenizer, store):
     retrieval,
     RealmKnowledgeAugEncoder(_sizes(config, "encoder", tokenizer, store)),
     num_candidates=config["num_candidates"],
-    body_len=config["body_len"],
+    joint_len=config["joint_len"],
     marginalise=config["marginalise"],
     contiguous=config["contiguous"],
   )
@@ -200,7 +200,7 @@ def _open_qa(config, params, retrieval, tokenizer, store):
   return OpenQa(
     retrieval,
     reader,
-    body_len=config["body_len"],
+    joint_len=config["joint_len"],
     embed_found=config["embed_found"],
     contiguous=config["contiguous"],
   )

@@ -61,7 +61,7 @@ def open_finetuning(
   open_qa = OpenQa(
     retrieval=run.make_retrieval(config, corpus),
     reader=RealmReader(sizes),
-    body_len=config.body_len,
+    joint_len=config.joint_len,
     embed_found=config.embed_found,
     contiguous=config.contiguous,
   )
@@ -118,13 +118,14 @@ def _init_params(opened: Finetuning) -> dict:
   """
   config, corpus, open_qa = opened.config, opened.corpus, opened.open_qa
   query = np.zeros((1, config.query_len), np.int32)
-  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  joint = np.zeros((1, config.joint_len), np.int32)
   embedder = run.init_part(open_qa.retrieval.embedder, config.seed, query)
   reader = run.init_part(
     open_qa.reader,
     config.seed + 1,
     bert.make_inputs(joint),
     np.ones_like(joint),
+    joint,
     method=RealmReader.span_logits,
   )
   init = config.init

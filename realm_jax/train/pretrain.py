@@ -61,7 +61,7 @@ def open_pretraining(
     retrieval=run.make_retrieval(config, corpus),
     encoder=RealmKnowledgeAugEncoder(run.model_config(config.encoder, corpus)),
     num_candidates=config.num_candidates,
-    body_len=config.body_len,
+    joint_len=config.joint_len,
     marginalise=config.marginalise,
     contiguous=config.contiguous,
   )
@@ -127,7 +127,7 @@ def _init_params(opened: Pretraining) -> dict:
   """Fresh params, or those of the runs that config.init names."""
   config, corpus, realm = opened.config, opened.corpus, opened.realm
   query = np.zeros((1, config.query_len), np.int32)
-  joint = np.zeros((1, config.query_len + config.body_len), np.int32)
+  joint = np.zeros((1, config.joint_len), np.int32)
   embedder = run.init_part(realm.retrieval.embedder, config.seed, query)
   encoder = run.init_part(
     realm.encoder,

@@ -119,10 +119,17 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
   Raises:
     InputError: names the field, its value and the mend.
   """
+  if config.query_len >= config.joint_len:
+    raise InputError(
+      f"config query_len={config.query_len} leaves no room for a body in"
+      f" joint_len={config.joint_len}; make joint_len larger"
+    )
+  # a body that does not follow its query at once begins at position query_len
+  joint = ("joint_len",) if config.contiguous else ("query_len", "joint_len")
   for names, section in (
     (("block_len",), "embedder"),
     (("query_len",), "embedder"),
-    (("query_len", "body_len"), "encoder"),
+    (joint, "encoder"),
   ):
     most = config[section].max_position_embeddings
     if sum(config[name] for name in names) > most:

@@ -64,7 +64,7 @@ def make_encoder_step(
     blocks = candidates.gather_blocks(tokens, ids)
     logits = realm.read(params, batch, blocks, rngs[1])
     gold = objective.gold_log_probs(logits, batch.mlm_targets)[:, 0]  # [B, M]
-    shown = candidates.shows(blocks, batch.mlm_targets, realm.body_len)[:, 0]
+    shown = realm.shows(batch, blocks)[:, 0]  # [B, M]
     mask = batch.mlm_mask * (shown | null[:, None])
     loss = objective.realm_loss(gold * mask, mask)
     right = (logits[:, 0].argmax(-1) == batch.mlm_targets) * mask

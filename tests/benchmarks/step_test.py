@@ -49,7 +49,7 @@ def test_what_is_measured(measured):
 
 def test_the_table(measured):
   lines = step.report(measured).splitlines()
-  assert "B=4 K=4 Q=24 C=32 L=48 M=5 N=40 V=1024" in lines[0]
+  assert "B=4 K=4 Q=24 C=32 L=40 M=5 N=40 V=1024" in lines[0]
   cells = {line[:18].strip(): line[18:].split() for line in lines[2:12]}
   assert list(cells)[1:] == [*_PARTS, "step", "the rest"]
   assert all(len(cells[name]) == 6 for name in (*_PARTS, "step"))

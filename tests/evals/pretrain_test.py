@@ -63,7 +63,7 @@ def world():
     "embedder": embedder.init(keys[0], ids)["params"],
     "encoder": encoder.init(keys[1], ids)["params"],
   }
-  realm = Realm(Retrieval(embedder, SPECIALS, N), encoder, K, body_len=8)
+  realm = Realm(Retrieval(embedder, SPECIALS, N), encoder, K, joint_len=14)
   block_emb = realm.retrieval.embed_blocks(params, tokens)
   batches = [
     _batch(rng, [11, 12, 2**40], [-1, 5, 7], [4, 6, 7]),

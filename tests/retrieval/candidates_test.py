@@ -68,9 +68,9 @@ def test_join_reads_as_one_contiguous_sequence():
   rows = [[2, 5, 4, 6, 3], [2, 7, 3]]
   queries = query(*rows, width=7)
   ids = np.array([[-1, 0, 2], [2, 1, 3]])
-  body_len = 6  # cuts the body of block 2
+  joint_len = 9  # cuts bodies, the longer query's more
   blocks = candidates.gather_blocks(jax.tree.map(jnp.asarray, store()), ids)
-  joint, body_mask = candidates.join(queries, blocks, body_len, SPECIALS)
+  joint, body_mask = candidates.join(queries, blocks, joint_len, SPECIALS)
   flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), joint)
   variables = encoder.init(jax.random.key(0), flat.input_ids)
   positions = np.full((6, 1), 2)
@@ -78,8 +78,9 @@ def test_join_reads_as_one_contiguous_sequence():
     variables, flat, positions, method=RealmKnowledgeAugEncoder.mlm_logits
   )
   for i, (place, block) in enumerate(np.ndenumerate(ids)):
-    body = [] if block < 0 else BODIES[block][: body_len - 1]
     row = rows[place[0]]
+    room = joint_len - len(row) - 1
+    body = [] if block < 0 else BODIES[block][:room]
     one = bert.make_inputs(
       np.array([[*row, *body, 3]]),
       token_type_ids=np.array([[0] * len(row) + [1] * (len(body) + 1)]),

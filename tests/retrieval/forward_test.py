@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realm_jax.models import objective, reader
+from realm_jax.models import objective
 from realm_jax.types import QaBatch
 from tests import tiny_realm as tiny
 
@@ -60,11 +60,12 @@ def test_labels_against_brute_force():
     batch.answer_ids[b, 0, : len(last)] = last
     batch.answer_lens[b] = len(last), 0
   labels = qa.labels(on_device(tokens), batch, output)
-  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  starts, ends = qa.spans()
   assert labels.has_answer.shape == (tiny.B, tiny.BEAM)
   assert labels.gold_span.shape == (tiny.B, tiny.READ, len(starts))
   beyond = 0
   for b in range(tiny.B):
+    room = tiny.L - batch.question.attention_mask[b].sum() - 1
     answers = [
       answer[:n].tolist()
       for answer, n in zip(
@@ -79,7 +80,7 @@ def test_labels_against_brute_force():
       assert labels.has_answer[b, slot] == has_answer
       if slot >= tiny.READ:
         continue
-      seen = words[: tiny.BODY - 1]  # one column is the last [SEP]
+      seen = words[:room]  # one column is the last [SEP]
       want = [
         e < len(seen) and seen[s : e + 1] in answers
         for s, e in zip(starts, ends, strict=True)
@@ -92,18 +93,20 @@ def test_labels_against_brute_force():
 
 def test_the_best_span_is_one_of_the_body():
   tokens = tiny.blocks()
-  _, output = ask(tiny.qa_batch(tokens), tokens)
-  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  batch = tiny.qa_batch(tokens)
+  qa, output = ask(batch, tokens)
+  starts, ends = qa.spans()
   logits = np.asarray(output.span_logits)
   for b in range(tiny.B):
     slot, span = np.unravel_index(logits[b].argmax(), logits[b].shape)
     assert output.block[b] == slot
     assert (output.start[b], output.end[b]) == (starts[span], ends[span])
+    room = tiny.L - batch.question.attention_mask[b].sum() - 1
     length = len(body(tokens, int(output.block_ids[b, slot])))
-    assert output.end[b] < min(length, tiny.BODY - 1)
+    assert output.end[b] < min(length, room)
     for k in range(tiny.READ):
       length = len(body(tokens, int(output.block_ids[b, k])))
-      allowed = ends < min(length, tiny.BODY - 1)
+      allowed = ends < min(length, room)
       assert ((logits[b, k] > -1e30) == allowed).all()
 
 
@@ -146,7 +149,7 @@ def test_spans_count_from_the_body_whatever_the_query():
     batch.question,
     np.zeros((tiny.B, tiny.READ), np.int32),
   )
-  starts, ends = reader.span_candidates(tiny.BODY, tiny.SIZES.max_span_width)
+  starts, ends = qa.spans()
   best = np.asarray(logits).argmax(-1)
   assert (starts[best] == 2).all() and (ends[best] == 2).all()
 
@@ -179,8 +182,9 @@ def test_the_order_of_given_candidates_is_kept():
   realm, params = tiny.realm(), tiny.params()
   batch, tokens = tiny.pretrain_batch(), on_device(tiny.blocks())
   rng = np.random.default_rng(7)
-  ids = rng.permuted(np.tile(np.arange(-1, 30), (tiny.B, 1)), axis=1)[:, :4]
-  order = np.array([2, 0, 3, 1])
+  ids = rng.permuted(np.tile(np.arange(30), (tiny.B, 1)), axis=1)[:, :4]
+  ids[:, 0] = -1
+  order = np.array([0, 3, 1, 2])
   given = jax.jit(realm.given)
   one = given(params, tokens, batch, ids)
   other = given(params, tokens, batch, ids[:, order])

@@ -192,7 +192,7 @@ def slow_embed_blocks(params, tokens, blocks):
 
 def joint_row(query, body):
   """`[CLS] query [SEP] body [SEP]`, the body cut to what is read."""
-  body = [*body[: tiny.BODY - 1], tiny.SPECIALS.sep]
+  body = [*body[: tiny.L - len(query) - 1], tiny.SPECIALS.sep]
   return query + body, [0] * len(query) + [1] * len(body)
 
 
@@ -220,7 +220,7 @@ def slow_pretrain(params, tokens, batch, block_emb):
       joint_row(query_row(batch.query, b), title_and_body(tokens, z)[1])
       for z in ids[b]
     ]
-    input_ids, segments, mask = padded(rows, tiny.Q + tiny.BODY)
+    input_ids, segments, mask = padded(rows, tiny.L)
     logits = apply(
       RealmKnowledgeAugEncoder(tiny.SIZES),
       {"params": params["encoder"]},
@@ -285,7 +285,7 @@ def slow_finetune(params, tokens, batch, block_emb, embed_found):
   losses = []
   for b in range(tiny.B):
     row, rows = query_row(batch.question, b), []
-    block_mask = np.zeros((tiny.READ, tiny.Q + tiny.BODY))
+    block_mask = np.zeros((tiny.READ, tiny.L))
     has_answer = np.zeros(tiny.BEAM, bool)
     starts = np.full((tiny.BEAM, 2 * tiny.C), -1)
     ends = starts.copy()
@@ -296,7 +296,7 @@ def slow_finetune(params, tokens, batch, block_emb, embed_found):
     ]
     for slot, block in enumerate(found[b]):
       body = title_and_body(tokens, block)[1]
-      seen = len(body[: tiny.BODY - 1])
+      seen = len(body[: tiny.L - len(row) - 1])
       places = [
         (t, t + len(a) - 1)
         for a in answers
@@ -315,7 +315,7 @@ def slow_finetune(params, tokens, batch, block_emb, embed_found):
       if embed_found
       else block_emb[found[b]]
     )
-    ids, segments, mask = padded(rows, tiny.Q + tiny.BODY)
+    ids, segments, mask = padded(rows, tiny.L)
     out = apply(
       RealmReader(tiny.SIZES),
       {"params": params["reader"]},
