@@ -53,6 +53,7 @@ class Retrieval:
     score_scale: what f(x, z) is multiplied with (1 in the original; a small
       model that starts from ICT wants 1/sqrt(P)).
     mesh: where the index lies; None for one device.
+    frozen: whether no gradient reaches the embedder; spares its backward pass.
   """
 
   embedder: RealmEmbedder
@@ -60,18 +61,23 @@ class Retrieval:
   num_blocks: int
   score_scale: float = 1.0
   mesh: Mesh | None = None
+  frozen: bool = False
 
   def embed_query(self, params, query: Inputs, rng=None) -> Array:
     """[B, Q] -> [B, P]."""
     return candidates.embed_query(
-      self.embedder, params["embedder"], query, self.specials, rng
+      self.embedder, self._params(params), query, self.specials, rng
     )
 
   def embed_blocks(self, params, blocks: BlockTokens, rng=None) -> Array:
     """[..., C-3] -> [..., P]."""
     return candidates.embed_blocks(
-      self.embedder, params["embedder"], blocks, self.specials, rng
+      self.embedder, self._params(params), blocks, self.specials, rng
     )
+
+  def _params(self, params):
+    params = params["embedder"]
+    return jax.lax.stop_gradient(params) if self.frozen else params
 
   def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
     """Embeds candidates [B, K, C-3] -> [B, K, P].

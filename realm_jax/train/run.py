@@ -161,6 +161,7 @@ def make_retrieval(config: ConfigDict, corpus: Corpus) -> Retrieval:
     num_blocks=len(corpus.store),
     score_scale=config.score_scale,
     mesh=corpus.mesh,
+    frozen=not config.train.retriever_lr_scale,
   )
 
 

@@ -198,3 +198,25 @@ def test_the_order_of_given_candidates_is_kept():
   )  # fmt: skip
   loss = objective.realm_loss(one.marginal_gold_log_probs, batch.mlm_mask)
   assert np.isfinite(loss) and loss > 0
+
+
+def test_a_frozen_retriever_gets_no_gradient():
+  """And the encoder's is what it is beside one that learns."""
+  batch, tokens = tiny.pretrain_batch(), on_device(tiny.blocks())
+  params = tiny.params_of("embedder", "encoder")
+
+  def gradient(realm):
+    def loss(params):
+      out = realm(params, block_emb(), tokens, batch)
+      return objective.realm_loss(out.marginal_gold_log_probs, batch.mlm_mask)
+
+    return jax.jit(jax.grad(loss))(params)
+
+  frozen, learning = gradient(tiny.realm(frozen=True)), gradient(tiny.realm())
+  assert not any(np.any(x) for x in jax.tree.leaves(frozen["embedder"]))
+  assert all(np.any(x) for x in jax.tree.leaves(learning["embedder"]))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    frozen["encoder"],
+    learning["encoder"],
+  )
