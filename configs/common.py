@@ -133,6 +133,9 @@ def train(
   config.learning_rate = learning_rate  # peak
   config.warmup_steps = warmup_steps  # linear; then linear decay to 0
   config.retriever_lr_scale = retriever_lr_scale  # of the embedder; 0: frozen
+  config.b1 = 0.9  # decay of the first moment
+  config.b2 = 0.999  # decay of the second moment
+  config.eps = 1e-6  # added to the root of the second moment
   config.weight_decay = 0.01  # off norms and biases
   config.clip_norm = 1.0  # of the global gradient
   config.log_every = log_every  # steps
@@ -153,4 +156,6 @@ def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
   # blocks a device embeds at a time
   config.slice_size = pick(size, smoke=32, demo=128, base=256)
   config.keep = 2  # versions kept on disk
+  # held-out queries on which the overlap of two versions is measured
+  config.probe_queries = 64
   return config

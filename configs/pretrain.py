@@ -48,6 +48,7 @@ def get_config(size: str = "demo"):
     every_steps=common.pick(size, smoke=2, demo=50, base=500),
     size=size,
   )
+  config.eval_batch_size = 16  # held-out queries scored at a time
   config.eval_queries = common.pick(size, smoke=16, demo=400, base=2048)
   # how `ask` puts a question to a run that has no reader yet
   config.mask_template = "[MASK] : {question}"

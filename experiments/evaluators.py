@@ -7,8 +7,6 @@ from realm_jax.data import input_pipeline, qa
 from realm_jax.evals import pretrain as pretrain_eval
 from realm_jax.evals import qa as qa_eval
 
-_BATCH = 16
-
 
 def of_pretraining(opened):
   """Retrieval utility, recall and null-block mass on held-out masked queries.
@@ -22,11 +20,12 @@ def of_pretraining(opened):
     every = input_pipeline.pretrain_eval_batches(
       corpus.data_dir,
       "dev",
-      batch_size=_BATCH,
+      batch_size=config.eval_batch_size,
       query_len=config.query_len,
       max_masks=config.max_masks,
     )
-    return itertools.islice(every, -(-config.eval_queries // _BATCH))
+    count = -(-config.eval_queries // config.eval_batch_size)
+    return itertools.islice(every, count)
 
   evaluate = pretrain_eval.make_evaluator(
     opened.realm,

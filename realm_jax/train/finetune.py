@@ -21,8 +21,6 @@ from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
 
-_PROBE_QUERIES = 64  # that the overlap of two index versions is measured on
-
 
 @dataclasses.dataclass(frozen=True)
 class Finetuning:
@@ -159,7 +157,7 @@ def _probe(config, corpus):
       input_pipeline.qa_eval_batches(
         corpus.data_dir,
         "dev" if held_out else "train",
-        batch_size=_PROBE_QUERIES,
+        batch_size=config.refresh.probe_queries,
         query_len=config.query_len,
         max_answers=config.max_answers,
         max_answer_len=config.max_answer_len,

@@ -24,11 +24,11 @@ def bert_adam(
   warmup_steps: int,
   num_steps: int,
   *,
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-6,
-  weight_decay: float = 0.01,
-  clip_norm: float = 1.0,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+  clip_norm: float,
   lr_scales: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
   """Makes the optimizer.

@@ -22,8 +22,6 @@ from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
 
-_PROBE_QUERIES = 64  # that the overlap of two index versions is measured on
-
 _CHOICES = {
   "evidence": ("retrieved", "own"),
   "marginalise": ("token", "span"),
@@ -165,7 +163,7 @@ def _probe(config, corpus):
       input_pipeline.pretrain_eval_batches(
         corpus.data_dir,
         "dev",
-        batch_size=_PROBE_QUERIES,
+        batch_size=config.refresh.probe_queries,
         query_len=config.query_len,
         max_masks=config.max_masks,
       )

@@ -12,6 +12,7 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.train import checkpoint, optimizer
 from realm_jax.train.state import TrainState
+from tests.train.bert_numbers import BERT
 
 
 def _tree(seed: int, *, frozen: float = 0.0):
@@ -20,7 +21,7 @@ def _tree(seed: int, *, frozen: float = 0.0):
     "embedder": {"kernel": rng.normal(size=(40, 24)).astype(np.float32)},
     "encoder": {"bias": rng.normal(size=(3,)).astype(np.float32)},
   }
-  tx = optimizer.bert_adam(0.1, 2, 9, lr_scales={"encoder": frozen})
+  tx = optimizer.bert_adam(0.1, 2, 9, lr_scales={"encoder": frozen}, **BERT)
   state = TrainState.create(jax.tree.map(jnp.asarray, params), tx)
   return {"state": state.apply_gradients(params, tx), "index": None}
 

@@ -8,6 +8,7 @@ import pytest
 from realm_jax.config import InputError
 from realm_jax.train import optimizer
 from realm_jax.train.state import TrainState
+from tests.train.bert_numbers import BERT
 
 NUM_STEPS, WARMUP, RATE = 7, 3, 0.5
 SCALES = {"embedder": 0.25, "frozen": 0.0}
@@ -56,7 +57,7 @@ def _slow_step(params, moments, grads, step):
 
 @pytest.mark.parametrize("gradient_scale", [0.01, 10.0])  # norm below, above 1
 def test_equals_the_slow_version_over_a_whole_run(gradient_scale):
-  tx = optimizer.bert_adam(RATE, WARMUP, NUM_STEPS, lr_scales=SCALES)
+  tx = optimizer.bert_adam(RATE, WARMUP, NUM_STEPS, lr_scales=SCALES, **BERT)
   start = _random(0, 1.0)
   state = TrainState.create(jax.tree.map(jnp.asarray, start), tx)
   update = jax.jit(lambda state, grads: state.apply_gradients(grads, tx))
@@ -73,7 +74,7 @@ def test_equals_the_slow_version_over_a_whole_run(gradient_scale):
 
 
 def test_frozen_subtree_keeps_its_bits_and_has_no_moments():
-  tx = optimizer.bert_adam(RATE, 0, NUM_STEPS, lr_scales=SCALES)
+  tx = optimizer.bert_adam(RATE, 0, NUM_STEPS, lr_scales=SCALES, **BERT)
   state = TrainState.create(_random(0, 1.0), tx)
   after = state.apply_gradients(_random(1, 1e6), tx)
   np.testing.assert_array_equal(
@@ -83,6 +84,8 @@ def test_frozen_subtree_keeps_its_bits_and_has_no_moments():
 
 
 def test_unknown_subtree_is_named():
-  tx = optimizer.bert_adam(RATE, 0, NUM_STEPS, lr_scales={"reader": 0.1})
+  tx = optimizer.bert_adam(
+    RATE, 0, NUM_STEPS, lr_scales={"reader": 0.1}, **BERT
+  )
   with pytest.raises(InputError, match=r"'reader'.*embedder, encoder, frozen"):
     tx.init(_random(0, 1.0))

@@ -20,6 +20,7 @@ from realm_jax.train import optimizer, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import IctBatch
 from tests import tiny_realm as tiny
+from tests.train.bert_numbers import BERT
 
 TX = optax.sgd(1.0)  # the new params are the old ones less the gradients
 PARTS = {
@@ -418,7 +419,7 @@ def test_gradients_reach_queries_candidates_and_encoder():
 
 
 def test_a_retriever_of_learning_rate_0_stays():
-  tx = optimizer.bert_adam(0.1, 0, 10, lr_scales={"embedder": 0.0})
+  tx = optimizer.bert_adam(0.1, 0, 10, lr_scales={"embedder": 0.0}, **BERT)
   state, _, _, params = run_step("pretrain", 1, tx)
   assert norm(difference(state.params["embedder"], params["embedder"])) == 0
   assert norm(difference(state.params["encoder"], params["encoder"])) > 0

@@ -18,6 +18,7 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
+from tests.train.bert_numbers import BERT
 
 DEFAULTS = {
   "num_steps": 24,
@@ -135,7 +136,7 @@ def run(workdir, batches=None, place=None, **changes):
   options = {**DEFAULTS, **changes}
   checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
   mesh = sharding.make_mesh()
-  tx = optimizer.bert_adam(0.05, 3, 40)
+  tx = optimizer.bert_adam(0.05, 3, 40, **BERT)
   kernel = np.random.default_rng(0).normal(size=(WIDTH, WIDTH))
   params = {
     "toy": {
