@@ -16,13 +16,13 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=4, demo=16, base=512),
-    num_steps=common.pick(size, smoke=6, demo=250, base=200_000),
+    num_steps=common.pick(size, smoke=6, demo=380, base=200_000),
     learning_rate=common.pick(size, smoke=1e-3, demo=4e-4, base=3e-5),
     warmup_steps=common.pick(size, smoke=2, demo=100, base=10_000),
     # a retriever as fast as the encoder collapses before the encoder can read
-    retriever_lr_scale=common.pick(size, smoke=0.25, demo=0.25, base=1.0),
-    eval_every=common.pick(size, smoke=6, demo=125, base=5_000),
-    checkpoint_every=common.pick(size, smoke=3, demo=125, base=1_000),
+    retriever_lr_scale=common.pick(size, smoke=0.25, demo=0.12, base=1.0),
+    eval_every=common.pick(size, smoke=6, demo=190, base=5_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=190, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # "retrieved": REALM. "own": warm start of the encoder, which reads the
