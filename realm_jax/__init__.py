@@ -9,6 +9,8 @@ import importlib
 _HOMES = {
   "RealmConfig": "config",
   "InputError": "config",
+  "RealmTokenizer": "data.realm_tokenizer",
+  "RealmTokenizerFast": "data.realm_tokenizer_fast",
   "RealmEmbedder": "models.embedder",
   "RealmScorer": "models.embedder",
   "RealmKnowledgeAugEncoder": "models.encoder",
