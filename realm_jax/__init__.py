@@ -16,6 +16,12 @@ _HOMES = {
   "RealmKnowledgeAugEncoder": "models.encoder",
   "RealmReader": "models.reader",
   "RealmForOpenQA": "models.open_qa",
+  "RealmRetriever": "retrieval.retriever",
+  "Pretrained": "pretrained",
+  "load_pretrained": "pretrained",
+  "save_pretrained": "pretrained",
+  "to_torch_state": "models.convert",
+  "open_qa": "pretrained",
 }
 
 __all__ = list(_HOMES)

@@ -14,7 +14,7 @@ import numpy as np
 
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
-from realm_jax.data.realm_tokenizer import RealmTokenizerFast
+from realm_jax.data.realm_tokenizer_fast import RealmTokenizerFast
 from realm_jax.formats import block_records as formats
 
 RECORDS = "block_records.npy"

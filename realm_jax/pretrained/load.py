@@ -1,12 +1,7 @@
-"""Models from a directory and back: the reference's files, and others'.
-
-The one place where configuration, parameters, tokenizer, block records and
-index meet.
-"""
+"""Reading a model's directory: the reference's, a plain BERT's, TensorFlow's."""
 
 import dataclasses
 import difflib
-import fnmatch
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -16,20 +11,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from realm_jax import files
 from realm_jax.config import FILE, InputError, RealmConfig
-from realm_jax.data.realm_tokenizer import RealmTokenizerFast
-from realm_jax.formats import safetensors, tensorflow, torch_bin
+from realm_jax.data.realm_tokenizer_fast import RealmTokenizerFast
+from realm_jax.formats import safetensors, tf_checkpoint, torch_bin
 from realm_jax.models import foreign, whole_state
 from realm_jax.models.embedder import RealmEmbedder, RealmScorer
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.open_qa import RealmForOpenQA
 from realm_jax.models.reader import RealmReader
-from realm_jax.retrieval import answering
 from realm_jax.retrieval.retriever import RECORDS, RealmRetriever
-from realm_jax.types import Array, Evidence, RealmForOpenQAOutput
+from realm_jax.types import Array
 
 WEIGHTS = "model.safetensors"
 KINDS = {
@@ -46,11 +38,6 @@ _READERS = {
   "pytorch_model.bin": torch_bin.read_tensors,
   "pytorch_model.bin.index.json": torch_bin.read_tensors,
 }
-_MODEL_FILES = (
-  FILE, "model*.safetensors", "pytorch_model*.bin", "*.index.json", RECORDS,
-  "vocab.txt", "tokenizer.json", "tokenizer_config.json",
-  "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,107 +119,6 @@ def load_pretrained(
   )
 
 
-def save_pretrained(
-  path: str | os.PathLike,
-  pretrained: Pretrained,
-  *,
-  shard_bytes: int | None = None,
-) -> None:
-  """Publishes a directory that the reference and load_pretrained read.
-
-  A model that is there already is replaced, whole.
-
-  Args:
-    path: the directory.
-    pretrained: what to write.
-    shard_bytes: bytes of weights a file; None: all in one.
-
-  Raises:
-    InputError: the directory holds files that are no model's, or the model is
-      one that the reference's files can't hold.
-  """
-  path = pathlib.Path(path)
-  _check_place(path)
-  p, config = pretrained, _config_to_save(pretrained)
-  state = whole_state.whole_state(p.module, p.params, p.unread)
-  if p.block_emb is not None:
-    state["block_emb"] = np.asarray(p.block_emb)
-  with files.atomic_publish(path) as tmp:
-    config.save_pretrained(tmp)
-    safetensors.write_tensors(tmp / WEIGHTS, state, shard_bytes)
-    if p.retriever is not None:
-      p.retriever.save_pretrained(tmp)
-    if p.tokenizer is not None:
-      p.tokenizer.save_pretrained(tmp)
-
-
-def open_qa(
-  pretrained: Pretrained,
-  question_batch: Mapping[str, Any],
-  answer_ids: Any = None,
-  train: bool = False,
-  *,
-  rng: Array | None = None,
-  mesh: Mesh | None = None,
-) -> RealmForOpenQAOutput:
-  """Answers questions: embed, search the index, read the best blocks.
-
-  Args:
-    pretrained: a RealmForOpenQA with retriever and block_emb.
-    question_batch: what the tokenizer returned: input_ids [B, T], and
-      attention_mask, token_type_ids.
-    answer_ids: wordpieces of each answer of the one question; for B questions
-      a list of such lists. With them there are losses.
-    train: finds searcher_beam_size blocks, not reader_beam_size.
-    rng: key of dropout; None for no dropout.
-    mesh: over which the rows of block_emb lie, if they do.
-
-  Returns:
-    For one question fields as in the reference, without an axis B. Losses are
-    (). For gradients, differentiate `module.apply(..., evidence=...)` with
-    what `find_evidence` returns.
-
-  Raises:
-    InputError: no RealmForOpenQA, or one without retriever or index.
-  """
-  evidence = find_evidence(
-    pretrained, question_batch, answer_ids, train, mesh=mesh
-  )
-  question = answering.question_inputs(question_batch)
-  p = pretrained
-  return answering.answer(p.module, p.params, question, evidence, rng)
-
-
-def find_evidence(
-  pretrained: Pretrained,
-  question_batch: Mapping[str, Any],
-  answer_ids: Any = None,
-  train: bool = False,
-  *,
-  mesh: Mesh | None = None,
-) -> Evidence:
-  """The search of `open_qa`: what RealmForOpenQA's forward takes beside the
-  questions. Arguments and errors as there."""
-  p, config = pretrained, pretrained.config
-  if not isinstance(p.module, RealmForOpenQA):
-    raise InputError(f"{type(p.module).__name__}: wanted a RealmForOpenQA")
-  if p.retriever is None or p.block_emb is None:
-    raise InputError(
-      "open_qa needs a retriever and block_emb, which this model lacks: load a"
-      f" directory with {RECORDS} and an index"
-    )
-  return answering.find_evidence(
-    p.module,
-    p.params,
-    p.block_emb,
-    p.retriever,
-    answering.question_inputs(question_batch),
-    answer_ids,
-    beam=config.searcher_beam_size if train else config.reader_beam_size,
-    mesh=mesh,
-  )
-
-
 def _read_config(folder, kind, overrides) -> RealmConfig:
   """config.json with overrides; a checkpoint of TensorFlow's has none."""
   file = folder / FILE
@@ -273,13 +159,12 @@ def _read_tensors(path: pathlib.Path) -> tuple[dict, Callable]:
   for name, read in _READERS.items():
     if (path / name).exists():
       return read(path / name), foreign.reference_state
-  prefix = tensorflow.find_checkpoint(path)
-  if prefix is None:
+  try:
+    return tf_checkpoint.read_variables(path), foreign.from_tensorflow
+  except InputError as e:
     raise InputError(
-      f"{path}: no weights here: wanted {', '.join(_READERS)}, or a checkpoint"
-      " of TensorFlow's"
-    )
-  return tensorflow.read_variables(prefix), foreign.from_tensorflow
+      f"{path}: none of {', '.join(_READERS)} here; as TensorFlow's: {e}"
+    ) from e
 
 
 def _has_query_embedder(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -300,33 +185,3 @@ def _index(block_emb, config: RealmConfig, path) -> Array | None:
       f" num_block_records={len(block_emb)}, or the config it was made with"
     )
   return jnp.asarray(block_emb, jnp.float32)
-
-
-def _config_to_save(pretrained: Pretrained) -> RealmConfig:
-  """The one config of a saved model; InputError if there are two."""
-  module, config = pretrained.module, pretrained.config
-  parts = [module.config, getattr(module, "reader_config", None)]
-  parts.append(getattr(getattr(module, "query_embedder", None), "config", None))
-  if any(part not in (None, config) for part in parts):
-    raise InputError(
-      f"{type(module).__name__} has parts of different configs, and a"
-      " directory holds one: save its parts one by one"
-    )
-  more: dict[str, Any] = {"architectures": [type(module).__name__]}
-  if pretrained.block_emb is not None:
-    more["num_block_records"] = len(pretrained.block_emb)
-  config = RealmConfig.from_dict(config.to_dict(), **more)
-  config.to_json_string()  # what can't be written is refused here
-  return config
-
-
-def _check_place(path: pathlib.Path) -> None:
-  """A directory is replaced as a whole, so it may hold nothing else."""
-  if path.exists() and not path.is_dir():
-    raise InputError(f"{path}: a file: wanted a directory")
-  names = [p.name for p in path.iterdir()] if path.exists() else []
-  for name in names:
-    if not any(fnmatch.fnmatch(name, pattern) for pattern in _MODEL_FILES):
-      raise InputError(
-        f"{path} also holds {name}, and would be replaced: give a new directory"
-      )
