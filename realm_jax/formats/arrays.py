@@ -26,7 +26,7 @@ def map_file(path: str | os.PathLike) -> np.ndarray:
   """
   try:
     if pathlib.Path(path).stat().st_size == 0:
-      return np.zeros(0, np.uint8)  # nothing to map
+      return np.frombuffer(b"", np.uint8)  # nothing to map
     return np.asarray(np.memmap(path, np.uint8, "r"))
   except FileNotFoundError as e:
     raise InputError(f"{path}: no such file") from e

@@ -162,7 +162,7 @@ class _Machine:
     if len(items) % 2:
       raise self.error("a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
-      if not isinstance(key, (str, int)):
+      if not isinstance(key, str):  # others can be made to collide
         raise self.error(f"a key that is a {_kind(key)}")
       if key in target:
         raise self.error(f"the key {str(key)[:60]!r} is there twice")
@@ -229,41 +229,41 @@ _MAX_LINE = 256  # bytes of a module's or a function's name
 _INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
   code[0]: instruction
   for code, instruction in {
-    b"N": lambda m: m.push(None),
-    b"\x88": lambda m: m.push(True),
-    b"\x89": lambda m: m.push(False),
-    b"K": lambda m: m.push(m.uint(1)),
-    b"M": lambda m: m.push(m.uint(2)),
-    b"J": lambda m: m.push(struct.unpack("<i", m.take(4))[0]),
-    b"\x8a": _Machine.long,
-    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"\x8c": lambda m: m.push(m.text(m.uint(1))),
-    b"X": lambda m: m.push(m.text(m.uint(4))),
-    b"C": lambda m: m.push(bytes(m.take(m.uint(1)))),
-    b"B": lambda m: m.push(bytes(m.take(m.uint(4)))),
-    b")": lambda m: m.push(()),
-    b"\x85": lambda m: m.pack(1),
-    b"\x86": lambda m: m.pack(2),
-    b"\x87": lambda m: m.pack(3),
-    b"(": _Machine.mark,
-    b"t": lambda m: m.push(tuple(m.pop_to_mark())),
-    b"]": lambda m: m.push([]),
-    b"a": lambda m: m.extend([m.pop()]),
-    b"e": lambda m: m.extend(m.pop_to_mark()),
-    b"}": lambda m: m.push({}),
-    b"s": lambda m: m.set_items([m.pop(), m.pop()][::-1]),
-    b"u": lambda m: m.set_items(m.pop_to_mark()),
-    b"q": lambda m: m.put(m.uint(1)),
-    b"r": lambda m: m.put(m.uint(4)),
-    b"\x94": lambda m: m.put(len(m._memo)),
-    b"h": lambda m: m.get(m.uint(1)),
-    b"j": lambda m: m.get(m.uint(4)),
-    b"\x95": _Machine.frame,
-    b"c": _Machine.global_from_lines,
-    b"\x93": _Machine.global_from_stack,
-    b"i": _Machine.inst,
-    b"R": _Machine.reduce,
-    b"b": _Machine.build,
-    b"Q": _Machine.persistent_id,
+    b"N": lambda m: m.push(None),  # NONE
+    b"\x88": lambda m: m.push(True),  # NEWTRUE
+    b"\x89": lambda m: m.push(False),  # NEWFALSE
+    b"K": lambda m: m.push(m.uint(1)),  # BININT1
+    b"M": lambda m: m.push(m.uint(2)),  # BININT2
+    b"J": lambda m: m.push(struct.unpack("<i", m.take(4))[0]),  # BININT
+    b"\x8a": _Machine.long,  # LONG1
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),  # BINFLOAT
+    b"\x8c": lambda m: m.push(m.text(m.uint(1))),  # SHORT_BINUNICODE
+    b"X": lambda m: m.push(m.text(m.uint(4))),  # BINUNICODE
+    b"C": lambda m: m.push(bytes(m.take(m.uint(1)))),  # SHORT_BINBYTES
+    b"B": lambda m: m.push(bytes(m.take(m.uint(4)))),  # BINBYTES
+    b")": lambda m: m.push(()),  # EMPTY_TUPLE
+    b"\x85": lambda m: m.pack(1),  # TUPLE1
+    b"\x86": lambda m: m.pack(2),  # TUPLE2
+    b"\x87": lambda m: m.pack(3),  # TUPLE3
+    b"(": _Machine.mark,  # MARK
+    b"t": lambda m: m.push(tuple(m.pop_to_mark())),  # TUPLE
+    b"]": lambda m: m.push([]),  # EMPTY_LIST
+    b"a": lambda m: m.extend([m.pop()]),  # APPEND
+    b"e": lambda m: m.extend(m.pop_to_mark()),  # APPENDS
+    b"}": lambda m: m.push({}),  # EMPTY_DICT
+    b"s": lambda m: m.set_items([m.pop(), m.pop()][::-1]),  # SETITEM
+    b"u": lambda m: m.set_items(m.pop_to_mark()),  # SETITEMS
+    b"q": lambda m: m.put(m.uint(1)),  # BINPUT
+    b"r": lambda m: m.put(m.uint(4)),  # LONG_BINPUT
+    b"\x94": lambda m: m.put(len(m._memo)),  # MEMOIZE
+    b"h": lambda m: m.get(m.uint(1)),  # BINGET
+    b"j": lambda m: m.get(m.uint(4)),  # LONG_BINGET
+    b"\x95": _Machine.frame,  # FRAME
+    b"c": _Machine.global_from_lines,  # GLOBAL
+    b"\x93": _Machine.global_from_stack,  # STACK_GLOBAL
+    b"i": _Machine.inst,  # INST
+    b"R": _Machine.reduce,  # REDUCE
+    b"b": _Machine.build,  # BUILD
+    b"Q": _Machine.persistent_id,  # BINPERSID
   }.items()
 }

@@ -253,14 +253,16 @@ def _tensors(
 
 
 def _reversed(data: np.ndarray, storage: _Storage) -> np.ndarray:
-  return data.reshape(-1, storage.dtype.itemsize)[:, ::-1].reshape(-1)
+  """The bytes of each element in the other order (a copy)."""
+  elements = data.reshape(-1, storage.dtype.itemsize)
+  return np.frombuffer(elements[:, ::-1].tobytes(), np.uint8)
 
 
 def _view(data: np.ndarray, tensor: _Tensor, place: str) -> np.ndarray:
   """The tensor in the bytes of its storage."""
   dtype, shape = tensor.storage.dtype, tensor.shape
   if 0 in shape:
-    return arrays.as_array(np.zeros(0, np.uint8), dtype, shape, place)
+    return arrays.as_array(data[:0], dtype, shape, place)
   strides = [
     s * dtype.itemsize if n > 1 else 0
     for n, s in zip(shape, tensor.strides, strict=True)
