@@ -23,7 +23,8 @@ ALLOWED = {
   "train": GROUND | {"sharding", "data", "models", "retrieval"},
   "pretrained": GROUND | {"data", "models", "retrieval"},
   "evals": GROUND | {"data", "models", "retrieval", "train.state"},
-  "serve": GROUND | {"data", "models", "retrieval", "train.checkpoint"},
+  "serve": GROUND
+  | {"data", "models", "retrieval", "pretrained", "train.checkpoint"},
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.run",

@@ -59,7 +59,7 @@ def read_state(
     drawn = convert.to_torch_state(module, draw())
     whole |= {name: drawn[name] for name in missing}
   params = convert.from_torch_state(module, whole)
-  kept = {name: whole[name] for name in unread if name in whole}
+  kept = {name: whole[name].copy() for name in unread if name in whole}
   return params, kept, tuple(missing)
 
 

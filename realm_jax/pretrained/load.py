@@ -40,6 +40,9 @@ _READERS = {
 }
 
 
+_VOCABULARIES = ("vocab.txt", "tokenizer.json")
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
   """A model with all that was beside it.
@@ -94,7 +97,7 @@ def load_pretrained(
   path = pathlib.Path(path)
   folder = path if path.is_dir() else path.parent
   config = _read_config(folder, kind, overrides)
-  module = KINDS[_kind_of(config, kind, folder)](config)
+  module = KINDS[kind_of(config, kind, folder)](config)
   tensors, renamed = _read_tensors(path)
   if isinstance(module, RealmScorer) and _has_query_embedder(tensors):
     module = RealmScorer(config, RealmEmbedder(config))
@@ -108,15 +111,20 @@ def load_pretrained(
     )
   except InputError as e:
     raise InputError(f"{path}: {e}") from e
-  tokenizer = retriever = None
-  if any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
-    tokenizer = RealmTokenizerFast.from_pretrained(folder)
-    if (folder / RECORDS).exists():
-      retriever = RealmRetriever.from_pretrained(folder, tokenizer=tokenizer)
-  params = jax.tree.map(jnp.asarray, params)
+  params = jax.tree.map(jnp.array, params)  # a copy: files may change
   return Pretrained(
-    config, module, params, tokenizer, retriever, block_emb, unread, fresh
+    config, module, params, *read_texts(folder), block_emb, unread, fresh
   )
+
+
+def read_texts(folder: pathlib.Path) -> tuple[Any, RealmRetriever | None]:
+  """Tokenizer and retriever of a directory; None where it has none."""
+  if not any((folder / name).exists() for name in _VOCABULARIES):
+    return None, None
+  tokenizer = RealmTokenizerFast.from_pretrained(folder)
+  if not (folder / RECORDS).exists():
+    return tokenizer, None
+  return tokenizer, RealmRetriever.from_pretrained(folder, tokenizer=tokenizer)
 
 
 def _read_config(folder, kind, overrides) -> RealmConfig:
@@ -137,7 +145,8 @@ def _read_config(folder, kind, overrides) -> RealmConfig:
   return RealmConfig.from_dict(config.to_dict(), **overrides)
 
 
-def _kind_of(config: RealmConfig, kind: str | None, folder) -> str:
+def kind_of(config: RealmConfig, kind: str | None, folder: Any) -> str:
+  """The kind that is named, or else that of config.json's `architectures`."""
   names = {cls.__name__: name for name, cls in KINDS.items()}
   if kind is not None:
     kind = names.get(kind, kind)
@@ -184,4 +193,4 @@ def _index(block_emb, config: RealmConfig, path) -> Array | None:
       f"{path}: block_emb is {block_emb.shape}, wanted {wanted}: give"
       f" num_block_records={len(block_emb)}, or the config it was made with"
     )
-  return jnp.asarray(block_emb, jnp.float32)
+  return jnp.array(block_emb, jnp.float32)

@@ -41,18 +41,25 @@ def save_pretrained(
       one that the reference's files can't hold.
   """
   path = pathlib.Path(path)
-  _check_place(path)
-  p, config = pretrained, _config_to_save(pretrained)
+  check_place(path)
+  p = pretrained
   state = whole_state.whole_state(p.module, p.params, p.unread)
   if p.block_emb is not None:
     state["block_emb"] = np.asarray(p.block_emb)
   with files.atomic_publish(path) as tmp:
-    config.save_pretrained(tmp)
+    write_all_but_weights(tmp, p)
     safetensors.write_tensors(tmp / WEIGHTS, state, shard_bytes)
-    if p.retriever is not None:
-      p.retriever.save_pretrained(tmp)
-    if p.tokenizer is not None:
-      p.tokenizer.save_pretrained(tmp)
+
+
+def write_all_but_weights(
+  directory: pathlib.Path, pretrained: Pretrained
+) -> None:
+  """Writes config.json, the tokenizer's files and the block records."""
+  _config_to_save(pretrained).save_pretrained(directory)
+  if pretrained.retriever is not None:
+    pretrained.retriever.save_pretrained(directory)
+  if pretrained.tokenizer is not None:
+    pretrained.tokenizer.save_pretrained(directory)
 
 
 def _config_to_save(pretrained: Pretrained) -> RealmConfig:
@@ -68,12 +75,10 @@ def _config_to_save(pretrained: Pretrained) -> RealmConfig:
   more: dict[str, Any] = {"architectures": [type(module).__name__]}
   if pretrained.block_emb is not None:
     more["num_block_records"] = len(pretrained.block_emb)
-  config = RealmConfig.from_dict(config.to_dict(), **more)
-  config.to_json_string()  # what can't be written is refused here
-  return config
+  return RealmConfig.from_dict(config.to_dict(), **more)
 
 
-def _check_place(path: pathlib.Path) -> None:
+def check_place(path: pathlib.Path) -> None:
   """A directory is replaced as a whole, so it may hold nothing else."""
   if path.exists() and not path.is_dir():
     raise InputError(f"{path}: a file: wanted a directory")
