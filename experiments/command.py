@@ -26,6 +26,7 @@ defaults, which `--config.KEY=VALUE` overrides, and may take words:
     command.run(main, defaults=defaults, words="question")
 """
 
+import contextlib
 import difflib
 import errno
 import inspect
@@ -34,7 +35,7 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import app, flags
@@ -44,7 +45,7 @@ from realm_jax.config import InputError
 
 flags.disclaim_key_flags()  # --help shows them as the command's own
 
-_HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-?"}
+HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-?"}
 _XLA_CACHE = "JAX_COMPILATION_CACHE_DIR"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -66,8 +67,7 @@ def run(
     defaults: the config of a command that takes no --config=FILE.
     words: what the words are, for messages; "" = the command takes none.
   """
-
-  try:
+  with clean_exit():
     app.define_help_flags()
     parsed = parse(sys.argv, flags.FLAGS, defaults=defaults, words=words)
     if flags.FLAGS["verbosity"].using_default_value:
@@ -76,6 +76,13 @@ def run(
     app.run(
       lambda _: main(*parsed), argv=sys.argv[:1], flags_parser=lambda argv: argv
     )
+
+
+@contextlib.contextmanager
+def clean_exit() -> Iterator[None]:
+  """Ends in one line and an exit code what `run` says."""
+  try:
+    yield
   except InputError as e:
     _exit(str(e))
   except OSError as e:
@@ -102,7 +109,7 @@ def parse(
     InputError: a flag, key, value or file that is missing or wrong.
   """
   file, argv = _take_config_file(argv)
-  config = _config_or_defaults(file, defaults, _HELP.intersection(argv))
+  config = _config_or_defaults(file, defaults, HELP.intersection(argv))
   known = _flatten(config)
   _check_keys(argv, known)
   config_flags.DEFINE_config_dict(

@@ -9,11 +9,19 @@ import importlib
 _HOMES = {
   "RealmConfig": "config",
   "InputError": "config",
+  "RealmTokenizer": "data.realm_tokenizer",
+  "RealmTokenizerFast": "data.realm_tokenizer_fast",
   "RealmEmbedder": "models.embedder",
   "RealmScorer": "models.embedder",
   "RealmKnowledgeAugEncoder": "models.encoder",
   "RealmReader": "models.reader",
   "RealmForOpenQA": "models.open_qa",
+  "RealmRetriever": "retrieval.retriever",
+  "Pretrained": "pretrained",
+  "load_pretrained": "pretrained",
+  "save_pretrained": "pretrained",
+  "to_torch_state": "models.convert",
+  "open_qa": "pretrained",
 }
 
 __all__ = list(_HOMES)

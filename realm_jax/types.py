@@ -12,6 +12,7 @@ Every shape comment, docstring and einsum of the project uses these letters:
   R  rows of a flattened batch     T  sequence length where none of the above
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -111,8 +112,24 @@ class QaBatch:
   example_ids: Array
 
 
+class Output:
+  """What the outputs of all models can do, as the reference's."""
+
+  def to_tuple(self) -> tuple:
+    """The values that are there, in the reference's order."""
+    return tuple(
+      value
+      for field in dataclasses.fields(self)
+      if (value := getattr(self, field.name)) is not None
+    )
+
+  def __getitem__(self, key: str | int | slice) -> Any:
+    """output["loss"], or output[0] of `to_tuple`."""
+    return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
 @struct.dataclass
-class RealmEmbedderOutput:
+class RealmEmbedderOutput(Output):
   """projected_score [R, P]; hidden_states, attentions per layer or None."""
 
   projected_score: Array
@@ -121,7 +138,7 @@ class RealmEmbedderOutput:
 
 
 @struct.dataclass
-class RealmScorerOutput:
+class RealmScorerOutput(Output):
   """relevance_score [B, K], query_score [B, P], candidate_score [B, K, P]."""
 
   relevance_score: Array
@@ -130,7 +147,7 @@ class RealmScorerOutput:
 
 
 @struct.dataclass
-class RealmEncoderOutput:
+class RealmEncoderOutput(Output):
   """Masked-LM output: loss () or None, logits [R, T, V]."""
 
   loss: Array | None
@@ -140,9 +157,19 @@ class RealmEncoderOutput:
 
 
 @struct.dataclass
-class RealmReaderOutput:
-  """Span reader output; fields as in the reference (losses are None without
-  labels). block_idx, candidate, start_pos, end_pos name the best span."""
+class RealmReaderOutput(Output):
+  """What the reader makes of one question, or of B (then [B, ...] but for the
+  losses).
+
+  Attributes:
+    loss, retriever_loss, reader_loss: (), means over questions; None without
+      labels.
+    retriever_correct: [N] whether a block found holds an answer.
+    reader_correct: [K, S] whether a span is one.
+    block_idx, candidate: () the best block, the best span.
+    start_pos, end_pos: () its first and last wordpiece in the sequence.
+    hidden_states, attentions: of each layer, [K, L, D] and [K, H, L, L].
+  """
 
   loss: Array | None = None
   retriever_loss: Array | None = None
@@ -158,8 +185,33 @@ class RealmReaderOutput:
 
 
 @struct.dataclass
-class RealmForOpenQAOutput:
-  """reader_output: RealmReaderOutput; predicted_answer_ids [B, W]."""
+class Evidence:
+  """What search found for one question, or for B (then [B, ...]).
+
+  Attributes:
+    block_ids: [N] the blocks found, best first.
+    block_emb: [N, P] their embeddings in the index.
+    joint: [K, L] `[CLS] question [SEP] block [SEP]`, the first K = min(N,
+      reader_beam_size) blocks.
+    block_mask: [K, L] 1 at the wordpieces of the block.
+    has_answers: [N] whether a block holds an answer; None without answers.
+    start_positions, end_positions: [N, A] where in the joint sequence, -1 for
+      none.
+  """
+
+  block_ids: Array
+  block_emb: Array
+  joint: Inputs
+  block_mask: Array
+  has_answers: Array | None = None
+  start_positions: Array | None = None
+  end_positions: Array | None = None
+
+
+@struct.dataclass
+class RealmForOpenQAOutput(Output):
+  """reader_output, and the answer's wordpieces: predicted_answer_ids [W] of
+  one question; of B questions [B, W], padded with -1."""
 
   reader_output: RealmReaderOutput
   predicted_answer_ids: Array

@@ -8,15 +8,16 @@ forward reads are not in the tree.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from realm_jax.config import RealmConfig
+from realm_jax.config import InputError, RealmConfig
 from realm_jax.types import Array, Inputs
 
-ACTIVATIONS = {
+_ACTIVATIONS = {
   "gelu": functools.partial(nn.gelu, approximate=False),
   "gelu_new": functools.partial(nn.gelu, approximate=True),
   "relu": nn.relu,
@@ -32,6 +33,12 @@ _EMBEDDING_STD = {
   "copy": {"word": 0.1, "position": 0.1},
   "words": {"word": 0.1},
 }
+
+
+def activation(config: RealmConfig) -> Callable[[Array], Array]:
+  """The function that config.hidden_act names, or is."""
+  act = config.hidden_act
+  return act if callable(act) else _ACTIVATIONS[act]
 
 
 def kernel_init(config: RealmConfig):
@@ -57,6 +64,11 @@ class Embeddings(nn.Module):
 
   def setup(self):
     c = self.config
+    if not -c.vocab_size <= (c.pad_token_id or 0) < c.vocab_size:
+      raise InputError(
+        f"config pad_token_id={c.pad_token_id}: wanted a row of the word"
+        f" table, less than vocab_size={c.vocab_size}"
+      )
     self.word_embeddings = self._table("word", c.vocab_size)
     self.position_embeddings = self._table(
       "position", c.max_position_embeddings
@@ -109,7 +121,7 @@ class Attention(nn.Module):
       weights, deterministic=deterministic
     )
     if head_mask is not None:
-      dropped = dropped * head_mask[:, None, None]  # [H, 1, 1]
+      dropped = dropped * head_mask  # [R or 1, H, T' or 1, T or 1]
     mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped, v)
     out = nn.Dense(d, kernel_init=self._out_init, name="out")
     return out(mixed.reshape(*mixed.shape[:2], d)), dropped
@@ -149,7 +161,7 @@ class Layer(nn.Module):
     x = x_read + drop(mixed, deterministic=deterministic)
     x = layer_norm(c.layer_norm_eps, "attention_norm")(x)
     hidden = dense(c.intermediate_size, name="intermediate")(x)
-    hidden = ACTIVATIONS[c.hidden_act](hidden)
+    hidden = activation(c)(hidden)
     hidden = dense(c.hidden_size, name="output")(hidden)
     x = x + drop(hidden, deterministic=deterministic)
     return layer_norm(c.layer_norm_eps, "output_norm")(x), weights
@@ -185,7 +197,7 @@ class Bert(nn.Module):
       inputs: [R, T] tokens.
       read_positions: [R, M] positions at which the last layer is wanted; None
         for all of them.
-      head_mask: [H] or [layers, H], 0 silences a head.
+      head_mask: [H], [layers, H] or [layers, R, H, T', T], 0 silences a head.
       inputs_embeds: [R, T, D] in place of the word embeddings.
       deterministic: no dropout.
 
@@ -195,9 +207,7 @@ class Bert(nn.Module):
     """
     x = self.embed(inputs, inputs_embeds, deterministic)
     bias = attention_bias(inputs.attention_mask, x.dtype)
-    if head_mask is not None:
-      shape = (len(self.layers), self.config.num_attention_heads)
-      head_mask = jnp.broadcast_to(head_mask, shape)
+    head_mask = all_head_masks(head_mask, self.config)
     states, attentions = [x], []
     for i, layer in enumerate(self.layers):
       x_read = x
@@ -229,9 +239,33 @@ class Bert(nn.Module):
 
 
 def attention_bias(attention_mask: Array, dtype) -> Array:
-  """[R, T] mask -> [R, 1, 1, T] additive bias: lowest finite where masked."""
-  mask = attention_mask[:, None, None, :]
+  """[R, T] or [R, T, T] mask -> additive bias [R, 1, 1 or T, T]: the lowest
+  finite number where masked."""
+  per_query = attention_mask.ndim == 3
+  mask = attention_mask[:, None] if per_query else attention_mask[:, None, None]
   return (1.0 - mask.astype(dtype)) * jnp.finfo(dtype).min
+
+
+def all_head_masks(
+  head_mask: Array | None, config: RealmConfig
+) -> Array | None:
+  """[H], [layers, H] or [layers, R, H, T, T] -> the last, axes of 1 allowed.
+
+  Raises:
+    InputError: another number of axes, layers or heads.
+  """
+  if head_mask is None:
+    return None
+  sizes = (config.num_hidden_layers, config.num_attention_heads)
+  head_mask = jnp.asarray(head_mask)
+  if head_mask.ndim == 5:
+    return head_mask
+  if head_mask.shape not in (sizes[1:], sizes):
+    raise InputError(
+      f"head_mask of shape {head_mask.shape}: wanted {sizes[1:]} (heads) or"
+      f" {sizes} (layers, heads)"
+    )
+  return jnp.broadcast_to(head_mask, sizes)[:, None, :, None, None]
 
 
 def make_inputs(
@@ -244,10 +278,10 @@ def make_inputs(
   """Fills in the reference's defaults: all tokens attended to, segment 0.
 
   Raises:
-    ValueError: both or neither of input_ids and inputs_embeds are given.
+    InputError: both or neither of input_ids and inputs_embeds are given.
   """
   if (input_ids is None) == (inputs_embeds is None):
-    raise ValueError("give exactly one of input_ids and inputs_embeds")
+    raise InputError("give exactly one of input_ids and inputs_embeds")
   given = inputs_embeds[..., 0] if input_ids is None else input_ids
   shape = jnp.shape(given)
   return Inputs(

@@ -7,8 +7,8 @@ one for queries can be given, as the paper describes.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from realm_jax.config import RealmConfig
-from realm_jax.models import bert
+from realm_jax.config import InputError, RealmConfig
+from realm_jax.models import arguments, bert
 from realm_jax.types import Array, RealmEmbedderOutput, RealmScorerOutput
 
 
@@ -26,24 +26,51 @@ class RealmEmbedder(nn.Module):
   def __call__(
     self,
     input_ids: Array | None = None,
-    *,
     attention_mask: Array | None = None,
     token_type_ids: Array | None = None,
     position_ids: Array | None = None,
     head_mask: Array | None = None,
     inputs_embeds: Array | None = None,
-    output_attentions: bool = False,
-    output_hidden_states: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    *,
     deterministic: bool = True,
-  ) -> RealmEmbedderOutput:
-    """Embeds sequences [R, T]; arguments as the reference's forward."""
+  ) -> RealmEmbedderOutput | tuple:
+    """Embeds sequences; arguments as the reference's forward.
+
+    Args:
+      input_ids: [R, T] wordpieces, or else inputs_embeds [R, T, D].
+      attention_mask: [R, T] or [R, T, T], 0 where nothing is attended to.
+      token_type_ids: [R, T] segments, 0 by default.
+      position_ids: [R, T] or [1, T], 0, 1, ... by default.
+      head_mask: [H], [layers, H] or [layers, R, H, T, T], 0 silences a head.
+      inputs_embeds: in place of the word embeddings.
+      output_attentions: whether attention weights are returned; None: as the
+        config says.
+      output_hidden_states: whether hidden states are; None: likewise.
+      return_dict: False returns the reference's tuple.
+      deterministic: no dropout.
+
+    Raises:
+      InputError: both or neither of input_ids and inputs_embeds, an id outside
+        its table, or too long sequences.
+    """
     c = self.config
-    inputs = bert.make_inputs(
-      input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+    inputs = arguments.checked_inputs(
+      c, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
     )
-    only_cls = c.pooling == "cls" and not output_hidden_states
-    only_cls = only_cls and not output_attentions
-    read = jnp.zeros((inputs.attention_mask.shape[0], 1), jnp.int32)
+    output_attentions, output_hidden_states = arguments.wanted(
+      c, output_attentions, output_hidden_states
+    )
+    only_cls = (
+      c.pooling == "cls"
+      and not (output_attentions or output_hidden_states)
+      and inputs.attention_mask.ndim == 2
+      and jnp.ndim(head_mask) <= 2
+    )
+    rows = len(inputs_embeds if input_ids is None else inputs.input_ids)
+    read = jnp.zeros((rows, 1), jnp.int32)
     x, states, attentions = bert.Bert(c, name="realm")(
       inputs,
       read_positions=read if only_cls else None,
@@ -59,11 +86,12 @@ class RealmEmbedder(nn.Module):
     projected = nn.Dropout(c.hidden_dropout_prob)(
       projected, deterministic=deterministic
     )
-    return RealmEmbedderOutput(
+    output = RealmEmbedderOutput(
       projected_score=projected,
       hidden_states=states if output_hidden_states else None,
       attentions=attentions if output_attentions else None,
     )
+    return arguments.returned(c, output, return_dict)
 
   def _pool(self, x, attention_mask):
     """[R, T, D] -> [R, D]."""
@@ -95,7 +123,6 @@ class RealmScorer(nn.Module):
   def __call__(
     self,
     input_ids: Array | None = None,
-    *,
     attention_mask: Array | None = None,
     token_type_ids: Array | None = None,
     position_ids: Array | None = None,
@@ -105,49 +132,65 @@ class RealmScorer(nn.Module):
     candidate_inputs_embeds: Array | None = None,
     head_mask: Array | None = None,
     inputs_embeds: Array | None = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    *,
     deterministic: bool = True,
-  ) -> RealmScorerOutput:
-    """Scores candidates [B, K, C] of queries [B, Q].
+  ) -> RealmScorerOutput | tuple:
+    """Scores candidates of queries; arguments as the reference's forward.
+
+    Args:
+      input_ids: [B, Q] queries, and what goes with them as in RealmEmbedder.
+      candidate_input_ids: [B, K, C] with K = config.num_candidates, or their
+        rows [B * K, C]; the candidates' other arguments alike.
+      position_ids: of queries and of candidates, as in the reference.
+      output_attentions: accepted as by the reference; not in the output.
+      output_hidden_states: the same.
 
     Raises:
-      ValueError: no query or no candidates were given.
+      InputError: no queries, no candidates, or another number of candidates
+        than the config's.
     """
+    del output_attentions, output_hidden_states
     if input_ids is None and inputs_embeds is None:
-      raise ValueError("give input_ids or inputs_embeds of the queries")
+      raise InputError("give input_ids or inputs_embeds of the queries")
     if candidate_input_ids is None and candidate_inputs_embeds is None:
-      raise ValueError("give candidate_input_ids or candidate_inputs_embeds")
+      raise InputError("give candidate_input_ids or candidate_inputs_embeds")
+    given = {
+      "position_ids": position_ids,
+      "head_mask": head_mask,
+      "output_attentions": False,
+      "output_hidden_states": False,
+      "return_dict": True,
+      "deterministic": deterministic,
+    }
     embed_query = self.query_embedder or self.embedder
     query_score = embed_query(
       input_ids,
-      attention_mask=attention_mask,
-      token_type_ids=token_type_ids,
-      position_ids=position_ids,
-      head_mask=head_mask,
+      attention_mask,
+      token_type_ids,
       inputs_embeds=inputs_embeds,
-      deterministic=deterministic,
+      **given,
     ).projected_score  # [B, P]
     candidate_score = self.embedder(
-      _flat(candidate_input_ids, 2),
-      attention_mask=_flat(candidate_attention_mask, 2),
-      token_type_ids=_flat(candidate_token_type_ids, 2),
-      head_mask=head_mask,
-      inputs_embeds=_flat(candidate_inputs_embeds, 2),
-      deterministic=deterministic,
+      arguments.merge_axes(candidate_input_ids, 2),
+      arguments.merge_axes(candidate_attention_mask, 2),
+      arguments.merge_axes(candidate_token_type_ids, 2),
+      inputs_embeds=arguments.merge_axes(candidate_inputs_embeds, 3),
+      **given,
     ).projected_score  # [B * K, P]
-    batch = query_score.shape[0]
-    candidate_score = candidate_score.reshape(batch, -1, query_score.shape[-1])
-    return RealmScorerOutput(
+    batch, k = query_score.shape[0], self.config.num_candidates
+    arguments.check_candidates(candidate_score.shape[0], batch, k)
+    candidate_score = candidate_score.reshape(batch, k, -1)
+    output = RealmScorerOutput(
       relevance_score=relevance_score(query_score, candidate_score),
       query_score=query_score,
       candidate_score=candidate_score,
     )
+    return arguments.returned(self.config, output, return_dict)
 
 
 def relevance_score(query_emb: Array, candidate_emb: Array) -> Array:
   """f(x, z) = Embed(x) . Embed(z): [B, P], [B, K, P] -> [B, K]."""
   return jnp.einsum("BP,BKP->BK", query_emb, candidate_emb)
-
-
-def _flat(x: Array | None, axes: int) -> Array | None:
-  """Merges the first `axes` axes: [B, K, ...] -> [B * K, ...]."""
-  return None if x is None else jnp.reshape(x, (-1, *jnp.shape(x)[axes:]))

@@ -7,8 +7,8 @@ BERT over the joint sequence of query and evidence, and its masked-LM head
 import flax.linen as nn
 import jax.numpy as jnp
 
-from realm_jax.config import RealmConfig
-from realm_jax.models import bert, objective
+from realm_jax.config import InputError, RealmConfig
+from realm_jax.models import arguments, bert, objective
 from realm_jax.types import Array, Inputs, RealmEncoderOutput
 
 _IGNORED = -100  # a label that no loss is taken at, as torch has it
@@ -33,7 +33,7 @@ class MlmHead(nn.Module):
     dense = nn.Dense(
       c.hidden_size, kernel_init=_identity_or_normal(c), name="dense"
     )
-    x = bert.ACTIVATIONS[c.hidden_act](dense(x))
+    x = bert.activation(c)(dense(x))
     x = bert.layer_norm(c.layer_norm_eps, "norm")(x)
     bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
     return x @ word_table.T + bias
@@ -60,7 +60,6 @@ class RealmKnowledgeAugEncoder(nn.Module):
   def __call__(
     self,
     input_ids: Array | None = None,
-    *,
     attention_mask: Array | None = None,
     token_type_ids: Array | None = None,
     position_ids: Array | None = None,
@@ -69,49 +68,59 @@ class RealmKnowledgeAugEncoder(nn.Module):
     relevance_score: Array | None = None,
     labels: Array | None = None,
     mlm_mask: Array | None = None,
-    output_attentions: bool = False,
-    output_hidden_states: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    *,
     deterministic: bool = True,
-  ) -> RealmEncoderOutput:
-    """Logits at every position, as the reference's forward.
+  ) -> RealmEncoderOutput | tuple:
+    """Reads joint sequences, as the reference's forward.
 
     Args:
-      input_ids: [B, K, L]; the other sequences alike.
-      relevance_score: [B, K], needed with labels.
-      labels: [B, L] wordpieces to predict, -100 where none.
-      mlm_mask: [B, L] 1 where a loss is taken; None: everywhere.
+      input_ids: [B, K, L] or their rows [B * K, L]; the other sequences alike
+        (see RealmEmbedder), position_ids also [1, L].
+      relevance_score: [B, K] of the candidates, K = config.num_candidates.
+      labels: [B, L] the wordpieces to predict, -100 where there is none.
+      mlm_mask: [B, L] 1 at the positions of the loss; None: at all of them.
 
     Returns:
-      loss () or None, and logits [B * K, L, V].
+      logits [B * K, L, V], and the loss () where there are labels.
 
     Raises:
-      ValueError: labels without relevance_score.
+      InputError: labels without relevance_score, a label that is no wordpiece,
+        or another number of candidates than the config's.
     """
+    c = self.config
     if labels is not None and relevance_score is None:
-      raise ValueError("labels need relevance_score, [B, K]")
-    inputs = bert.make_inputs(
-      _rows(input_ids),
-      _rows(attention_mask),
-      _rows(token_type_ids),
-      _rows(position_ids),
-      None if inputs_embeds is None else _rows(inputs_embeds, keep=2),
-    )
+      raise InputError("labels need relevance_score, [B, K]")
+    arguments.check_ids("labels", labels, c.vocab_size, ignored=_IGNORED)
+    inputs_embeds = arguments.merge_axes(inputs_embeds, 3)
+    rows = [
+      arguments.merge_axes(x, 2)
+      for x in (input_ids, attention_mask, token_type_ids, position_ids)
+    ]
+    inputs = arguments.checked_inputs(c, *rows, inputs_embeds)
     x, states, attentions = self.realm(
       inputs,
       head_mask=head_mask,
-      inputs_embeds=_rows(inputs_embeds, keep=2),
+      inputs_embeds=inputs_embeds,
       deterministic=deterministic,
     )
     logits = self.cls(x, self.realm.word_table)  # [B * K, L, V]
     loss = None
     if labels is not None:
+      arguments.check_candidates(len(x), len(labels), c.num_candidates)
       loss = _loss(logits, relevance_score, labels, mlm_mask)
-    return RealmEncoderOutput(
+    output_attentions, output_hidden_states = arguments.wanted(
+      c, output_attentions, output_hidden_states
+    )
+    output = RealmEncoderOutput(
       loss=loss,
       logits=logits,
       hidden_states=states if output_hidden_states else None,
       attentions=attentions if output_attentions else None,
     )
+    return arguments.returned(c, output, return_dict)
 
 
 def _loss(logits, relevance_score, labels, mlm_mask):
@@ -123,14 +132,11 @@ def _loss(logits, relevance_score, labels, mlm_mask):
   relevance_score, labels = jnp.asarray(relevance_score), jnp.asarray(labels)
   wanted = (labels != _IGNORED).astype(jnp.float32)  # [B, L]
   mask = jnp.ones_like(wanted) if mlm_mask is None else jnp.asarray(mlm_mask)
+  mask = mask.astype(jnp.float32)
   logits = logits.reshape(*relevance_score.shape, *logits.shape[1:])
   gold = objective.gold_log_probs(logits, jnp.maximum(labels, 0))
   marginal = objective.marginal_gold_log_probs(
     objective.candidate_log_probs(relevance_score), gold, wanted
   )
-  return objective.realm_loss(marginal * mask, mask)
-
-
-def _rows(x: Array | None, keep: int = 1) -> Array | None:
-  """Merges all but the last `keep` axes: [B, K, L] -> [B * K, L]."""
-  return None if x is None else jnp.reshape(x, (-1, *jnp.shape(x)[-keep:]))
+  total = mask.sum()
+  return -(marginal * mask).sum() / jnp.where(total == 0, 1.0, total)

@@ -6,11 +6,12 @@ to `max_span_width` wordpieces from its two ends (orqa_model.py; paper, section
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realm_jax.config import RealmConfig
-from realm_jax.models import bert, objective
+from realm_jax.config import InputError, RealmConfig
+from realm_jax.models import arguments, bert, objective
 from realm_jax.types import Array, Inputs, RealmReaderOutput
 
 
@@ -85,7 +86,6 @@ class RealmReader(nn.Module):
   def __call__(
     self,
     input_ids: Array | None = None,
-    *,
     attention_mask: Array | None = None,
     token_type_ids: Array | None = None,
     position_ids: Array | None = None,
@@ -96,65 +96,100 @@ class RealmReader(nn.Module):
     start_positions: Array | None = None,
     end_positions: Array | None = None,
     has_answers: Array | None = None,
-    output_attentions: bool = False,
-    output_hidden_states: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    *,
     deterministic: bool = True,
-  ) -> RealmReaderOutput:
-    """Reads the blocks of one question, as the reference's forward.
+  ) -> RealmReaderOutput | tuple:
+    """Reads the blocks of a question, as the reference's forward, or of many.
+
+    With a leading axis B on every argument, B questions are read; N blocks
+    were found for each, of which the first K = min(N, reader_beam_size) are
+    read.
 
     Args:
-      input_ids: [K, L], K = reader_beam_size; the other sequences alike.
-      relevance_score: [searcher_beam_size] scores of the blocks found.
-      block_mask: [K, L] 1 at body wordpieces.
-      start_positions, end_positions: [searcher_beam_size, A] ends of the
-        answers in each block, -1 where none.
-      has_answers: [searcher_beam_size] whether a block holds an answer.
+      input_ids: [K, L] or [B, K, L]; the other sequences alike (see
+        RealmEmbedder).
+      relevance_score: [N] scores of the blocks found.
+      block_mask: [N, L] or [K, L] 1 at the block's wordpieces.
+      start_positions, end_positions: [N, A] (or [N]) ends of the answers in
+        each block, -1 where there is none.
+      has_answers: [N] whether a block holds an answer.
 
     Raises:
-      ValueError: relevance_score, block_mask or token_type_ids is missing, or
-        the sequences are shorter than max_span_width.
+      InputError: relevance_score, block_mask or token_type_ids is missing, the
+        sequences are shorter than max_span_width, or not K.
     """
-    width = self.config.max_span_width
-    _check_given(relevance_score, block_mask, token_type_ids, width)
-    inputs = bert.make_inputs(
+    c = self.config
+    _check_given(relevance_score, block_mask, token_type_ids, c.max_span_width)
+    output_attentions, output_hidden_states = arguments.wanted(
+      c, output_attentions, output_hidden_states
+    )
+    sequences = (
       input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-    )
+    )  # fmt: skip
+    found = (relevance_score, block_mask)
+    labels = (start_positions, end_positions, has_answers)
+    if any(x is None for x in labels):
+      labels = None
+    given = (sequences, found, labels)
+    ids_like = inputs_embeds[..., 0] if input_ids is None else input_ids
+    one = jnp.ndim(ids_like) == 2
+    if one:  # a batch of one
+      given = jax.tree.map(lambda x: jnp.asarray(x)[None], given)
+    output = self._read(*given, head_mask, deterministic)
+    if one:
+      output = jax.tree.map(lambda x: x[0] if x.ndim else x, output)
+    if not output_hidden_states:
+      output = output.replace(hidden_states=None)
+    if not output_attentions:
+      output = output.replace(attentions=None)
+    return arguments.returned(c, output, return_dict)
+
+  def _read(self, sequences, found, labels, head_mask, deterministic):
+    """The batched forward: RealmReaderOutput of [B, ...]."""
+    c = self.config
+    *ids, embeds = (arguments.merge_first_axes(x) for x in sequences)
     x, states, attentions = self.realm(
-      inputs,
+      arguments.checked_inputs(c, *ids, embeds),
       head_mask=head_mask,
-      inputs_embeds=inputs_embeds,
+      inputs_embeds=embeds,
       deterministic=deterministic,
-    )
-    beam = self.config.reader_beam_size
-    score = jnp.asarray(relevance_score)[None]  # [1, N]
-    logits = self.qa_outputs(x, jnp.asarray(block_mask)[:beam])
-    logits = logits[None] + score[:, :beam, None]  # [1, K, S]
-    starts, ends = span_candidates(x.shape[1], width)
+    )  # [B * K, L, D]
+    score, block_mask = map(jnp.asarray, found)  # [B, N], [B, N or K, L]
+    block_mask = block_mask[:, : c.reader_beam_size]
+    b, k = score[:, : c.reader_beam_size].shape
+    _check_rows(len(x), block_mask.shape[1], score, k)
+    logits = self.qa_outputs(x, arguments.merge_first_axes(block_mask))
+    logits = logits.reshape(b, k, -1) + score[:, :k, None]  # [B, K, S]
+    starts, ends = span_candidates(x.shape[1], c.max_span_width)
     block, span = best_span(logits)
+    states, attentions = jax.tree.map(
+      lambda v: v.reshape(b, k, *v.shape[1:]), (states, attentions)
+    )
     output = RealmReaderOutput(
-      block_idx=block[0],
-      candidate=span[0],
-      start_pos=jnp.asarray(starts)[span[0]],
-      end_pos=jnp.asarray(ends)[span[0]],
-      hidden_states=states if output_hidden_states else None,
-      attentions=attentions if output_attentions else None,
+      block_idx=block,
+      candidate=span,
+      start_pos=jnp.asarray(starts)[span],
+      end_pos=jnp.asarray(ends)[span],
+      hidden_states=states,
+      attentions=attentions,
     )
-    if start_positions is None or end_positions is None or has_answers is None:
+    if labels is None:
       return output
-    gold = gold_spans(
-      jnp.asarray(start_positions)[None, :beam],
-      jnp.asarray(end_positions)[None, :beam],
-      starts,
-      ends,
-    )
-    retriever_correct = jnp.asarray(has_answers, bool)  # [N]
-    losses = qa_losses(score, retriever_correct[None], logits, gold)
+    first, last = (
+      jnp.reshape(x, (*score.shape, -1))[:, :k] for x in labels[:2]
+    )  # [B, K, A]
+    gold = gold_spans(first, last, starts, ends)
+    has_answers = jnp.asarray(labels[2], bool)
+    losses = qa_losses(score, has_answers, logits, gold)
     return output.replace(
       loss=(losses[0] + losses[1]).mean(),
       retriever_loss=losses[0].mean(),
       reader_loss=losses[1].mean(),
-      retriever_correct=retriever_correct,
-      reader_correct=gold[0],
+      retriever_correct=has_answers,
+      reader_correct=gold,
     )
 
 
@@ -165,11 +200,22 @@ def _check_given(relevance_score, block_mask, token_type_ids, max_span_width):
     ("token_type_ids", token_type_ids),
   ):
     if value is None:
-      raise ValueError(f"the reader needs {name}")
-  if jnp.shape(token_type_ids)[1] < max_span_width:
-    raise ValueError(
-      f"sequences of {jnp.shape(token_type_ids)[1]} tokens are shorter than"
+      raise InputError(f"the reader needs {name}")
+  length = jnp.shape(token_type_ids)[-1]
+  if length < max_span_width:
+    raise InputError(
+      f"sequences of {length} tokens are shorter than config"
       f" max_span_width={max_span_width}"
+    )
+
+
+def _check_rows(num_sequences, num_masks, score, k):
+  b, n = score.shape
+  if (num_sequences, num_masks) != (b * k, k):
+    raise InputError(
+      f"{num_sequences} sequences and {num_masks} block masks a question, but"
+      f" {b} x {n} relevance scores: wanted the first {k} blocks of each"
+      " question (config reader_beam_size)"
     )
 
 
