@@ -81,16 +81,18 @@ def _arguments(
       int(i): AddedToken(**token) if isinstance(token, dict) else token
       for i, token in arguments["added_tokens_decoder"].items()
     }
-    texts = {str(token) for token in added.values()}
-    others = [token for token in others if str(token) not in texts]
-    others += [token for token in added.values() if token.special]
+    for token in added.values():
+      if str(token) in others:
+        others.remove(str(token))
+      if token.special and token not in others:
+        others.append(token)
   else:
     for name, value in _read_object(path / SPECIAL).items():
       if overrides.get(name):
         continue
       if name == ADDITIONAL:
-        tokens = [_token(v, always=True) for v in value]
-        others += [token for token in tokens if token not in others]
+        for token in (_token(v, always=True) for v in value):
+          others += [] if token in others else [token]
       else:
         arguments[name] = _token(value, always=True)
     strip = not cls.is_fast
@@ -130,6 +132,21 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise InputError(f"{path}: wanted a JSON object")
   return value
+
+
+def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
+  """Piece -> id, its line; of a piece that is there twice, the last.
+
+  Raises:
+    InputError: no such file.
+  """
+  if path is None or not os.path.isfile(path):
+    raise InputError(
+      f"vocab_file={path!r}: no such file; from_pretrained(directory) reads the"
+      f" {VOCAB} of a directory"
+    )
+  with open(path, encoding="utf-8") as lines:
+    return {line.rstrip("\n"): i for i, line in enumerate(lines)}
 
 
 def save(
@@ -172,7 +189,7 @@ def _config(tokenizer: Any) -> dict[str, Any]:
     config.pop(name, None)
   return config | {
     "added_tokens_decoder": {
-      str(i): token.__getstate__()
+      i: token.__getstate__()
       for i, token in tokenizer.added_tokens_decoder.items()
     },
     "tokenizer_class": type(tokenizer).__name__.removesuffix("Fast"),
