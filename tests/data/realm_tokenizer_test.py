@@ -18,7 +18,9 @@ from tokenizers import AddedToken
 
 import realm_jax
 from realm_jax import InputError, RealmTokenizer, RealmTokenizerFast
+from realm_jax.data import added_tokens, encode_options
 from realm_jax.data import tokenizer as data_tokenizer
+from realm_jax.data.encode_options import EncodeOptions
 
 RECORDED = pathlib.Path(__file__).parents[1] / "testdata" / "tokenizer"
 VOCAB = RECORDED / "vocab.txt"
@@ -132,6 +134,7 @@ def test_an_older_directory_is_read(cls, tmp_path):
   (tmp_path / "vocab.txt").write_bytes(VOCAB.read_bytes())
   (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
   special = {
+    "pad_token": "[PAD]",
     "cls_token": {"content": "<s>", "lstrip": True},
     "additional_special_tokens": ["[x]"],
   }
@@ -144,8 +147,20 @@ def test_an_older_directory_is_read(cls, tmp_path):
   assert tokenizer.cls_token_id == size + 1
   assert tokenizer.additional_special_tokens_ids == [size + 2]
   assert tokenizer.pad_token_id == tokenizer.mask_token_id == 4
+  new_word = tokenizer.added_tokens_decoder[size]
+  assert new_word.rstrip == new_word.lstrip == (not cls.is_fast)
   ids = [size + 1, tokenizer.get_vocab()["the"], size, size + 2, 3]
   assert tokenizer.encode("the new_word [x]") == ids
+
+
+def test_the_slow_one_takes_added_tokens_from_tokenizer_json(fast, tmp_path):
+  made = copy.deepcopy(fast)
+  made.add_tokens("new_word")
+  made.save_pretrained(tmp_path)
+  for name in ("tokenizer_config.json", "added_tokens.json"):
+    (tmp_path / name).unlink()
+  read = RealmTokenizer.from_pretrained(tmp_path)
+  assert read.tokenize("a new_word") == ["a", "new_word"]
 
 
 @pytest.mark.parametrize("saver", [RealmTokenizer, RealmTokenizerFast])
@@ -162,12 +177,20 @@ def test_what_is_saved_is_read_by_both(saver, reader, tmp_path):
   text = "Hello [x] it foo bar a.b foo bars [PAD]"
   assert read.encode(text) == made.encode(text)
   assert read.pad_token == "<p>" and not read.do_lower_case
+  # All special tokens are "additional" once they are read, as the reference's.
+  assert "[x]" in read.additional_special_tokens
+  assert "[CLS]" in read.additional_special_tokens
   again = reader.from_pretrained(tmp_path, do_lower_case=True)
   assert again.encode("hello") == again.encode("HELLO")
 
 
 def test_the_fast_one_needs_one_file_only(fast, tmp_path):
   fast.save_pretrained(tmp_path, legacy_format=False, filename_prefix="my")
+  left = RealmTokenizerFast(VOCAB, padding_side="left", truncation_side="left")
+  left("a", padding=True, truncation=True, max_length=4)
+  left.backend_tokenizer.save(str(tmp_path / "left.json"))
+  read = RealmTokenizerFast(tokenizer_file=tmp_path / "left.json")
+  assert read.padding_side == read.truncation_side == "left"
   names = {path.name for path in tmp_path.iterdir()}
   assert "my-tokenizer.json" in names and "my-vocab.txt" not in names
   read = RealmTokenizerFast(tokenizer_file=tmp_path / "my-tokenizer.json")
@@ -198,6 +221,11 @@ SETTINGS = st.fixed_dictionaries(
 def test_slow_and_fast_agree_on_common_text(slow, fast, text):
   assert slow.tokenize(text) == fast.tokenize(text)
   assert slow(text) == fast(text)
+  options = {"truncation": True, "max_length": 6, "padding": "max_length"}
+  left = [copy.copy(slow), copy.copy(fast)]
+  for tokenizer in left:
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+  assert left[0](text, **options) == left[1](text, **options)
 
 
 @given(LATIN)
@@ -312,6 +340,8 @@ def test_special_tokens(cls):
   assert tokenizer.pad_token_id == tokenizer.get_vocab()["the"]
   assert tokenizer.cls_token == "[SEP]"
   assert tokenizer.add_special_tokens({"eos_token": "</s>"}) == 1
+  tokenizer.additional_special_tokens = ["a"]
+  assert tokenizer.additional_special_tokens == ["[x]", "a"]
   assert tokenizer.encode("it </s> it")[2] == tokenizer.eos_token_id == size + 1
   assert tokenizer.add_tokens("NEW_word") == 1
   ids = [size + 2, size + 1]
@@ -326,6 +356,65 @@ def test_overlapping_added_tokens_match_the_longest_first(slow):
   tokenizer.add_tokens(["<x>", "<xy>", "foo", "foobar"])
   got = tokenizer.tokenize("a<xy><x> foobarfoo")
   assert got == ["a", "<xy>", "<x>", "foobar", "foo"]
+
+
+@pytest.mark.parametrize(
+  "flags, want",
+  [
+    ({}, ["a ", "<x>", " b"]),
+    ({"rstrip": True}, ["a ", "<x>", "b"]),
+    ({"lstrip": True}, ["a", "<x>", " b"]),
+    ({"single_word": True}, ["a ", "<x>", " b"]),
+  ],
+)
+def test_added_tokens_take_the_spaces_they_ask_for(flags, want):
+  token = AddedToken("<x>", **flags)
+  assert added_tokens.split("a <x> b", {"<x>": token}) == want
+  glued = ["a<x>", "b"] if token.single_word else ["a", "<x>", "b"]
+  assert added_tokens.split("a<x>b", {"<x>": token}) == glued
+
+
+@pytest.mark.parametrize(
+  "truncation, num, stride, side, want",
+  [
+    ("longest_first", 2, 0, "right", ([1, 2], [7], [])),
+    ("longest_first", 1, 0, "left", ([2, 3], [7, 8], [])),
+    ("longest_first", 3, 0, "right", ([1], [7], [])),
+    ("only_first", 2, 0, "right", ([1], [7, 8], [2, 3])),
+    ("only_first", 1, 1, "right", ([1, 2], [7, 8], [2, 3])),
+    ("only_first", 1, 1, "left", ([2, 3], [7, 8], [1, 2])),
+    ("only_first", 3, 0, "right", ([1, 2, 3], [7, 8], [])),  # too short
+    ("only_second", 1, 9, "right", ([1, 2, 3], [7], [7, 8])),
+    ("only_second", 2, 0, "right", ([1, 2, 3], [7, 8], [])),
+  ],
+)
+def test_pairs_are_cut(truncation, num, stride, side, want):
+  options = EncodeOptions(truncation=truncation, stride=stride)
+  got = encode_options.truncate([1, 2, 3], [7, 8], num, options, side)
+  assert got == want
+
+
+def test_never_split(slow):
+  tokenizer = RealmTokenizer(VOCAB, never_split=["zzz", "a-b"])
+  assert tokenizer.tokenize("zzz a-b a-bs") == [
+    *("zzz", "a-b", "a", "-", "b", "##s")
+  ]
+  got = slow.tokenize("[MASK] it[MASK]", split_special_tokens=True)
+  assert got == ["[MASK]", "it", "[", "m", "##a", "##s", "##k", "]"]
+
+
+def test_decoding_sets_tokens_outside_the_vocabulary_apart(slow, fast):
+  for tokenizer, want in ((slow, "[x] ##s"), (fast, "[x]s")):
+    made = type(tokenizer)(VOCAB, additional_special_tokens=["[x]"])
+    ids = made.convert_tokens_to_ids(["[x]", "##s"])
+    assert made.decode(ids) == want
+  assert slow.decode(slow.vocab["it"]) == "i t"  # so does the reference
+
+
+def test_a_second_text_without_ids(slow, fast):
+  assert slow.build_inputs_with_special_tokens([7], []) == [2, 7, 3, 3]
+  assert fast.build_inputs_with_special_tokens([7], []) == [2, 7, 3]
+  assert slow("a", "").input_ids[1:] == [*fast("a", "").input_ids[1:], 3]
 
 
 def test_max_input_chars_per_word():
@@ -429,7 +518,7 @@ def test_mistakes_with_one_of_them_are_named(slow, fast):
   with pytest.raises(InputError, match="paddding"):
     fast("a", paddding=True)
   with pytest.raises(InputError, match="stride"):
-    fast("a b c d e", max_length=4, truncation=True, stride=9)
+    fast("a b c d e", max_length=4, truncation=True, stride=2)
   with pytest.raises(InputError, match="already_has_special_tokens"):
     fast.get_special_tokens_mask([1])
   assert fast("a b")["input_ids"][0] == 2  # it still works
