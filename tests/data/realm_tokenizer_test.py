@@ -9,6 +9,7 @@ import inspect
 import json
 import pathlib
 import pickle
+import unicodedata
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import realm_jax
 from realm_jax import InputError, RealmTokenizer, RealmTokenizerFast
 from realm_jax.data import added_tokens, encode_options
 from realm_jax.data import tokenizer as data_tokenizer
+from realm_jax.data.basic_tokenization import BasicTokenizer
 from realm_jax.data.encode_options import EncodeOptions
 
 RECORDED = pathlib.Path(__file__).parents[1] / "testdata" / "tokenizer"
@@ -392,6 +394,32 @@ def test_pairs_are_cut(truncation, num, stride, side, want):
   options = EncodeOptions(truncation=truncation, stride=stride)
   got = encode_options.truncate([1, 2, 3], [7, 8], num, options, side)
   assert got == want
+
+
+@pytest.mark.parametrize(
+  "first, last",
+  [
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0x2F800, 0x2FA1F),
+  ],
+)
+def test_ideographs_are_words(first, last):
+  basic = BasicTokenizer(do_lower_case=False)
+  known = [c for c in (first, last) if unicodedata.category(chr(c)) == "Lo"]
+  assert known
+  for code in known:
+    assert basic.tokenize(f"a{chr(code)}b") == ["a", chr(code), "b"]
+
+
+def test_final_sigma_is_lowered_like_any_other(slow, fast):
+  for tokenizer in (slow, fast):
+    assert tokenizer.tokenize("\u03a3\u03a3") == ["\u03c3", "##\u03c3"]
 
 
 def test_never_split(slow):
