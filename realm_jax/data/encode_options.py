@@ -69,6 +69,13 @@ class EncodeOptions:
     padding, truncation = self._padding(), self._truncation()
     max_length = self.max_length
     if max_length is None and tokenizer.model_max_length > _LARGE:
+      if padding == "max_length" or truncation != "do_not_truncate":
+        logging.log_first_n(
+          logging.WARNING,
+          "no max_length, and the tokenizer has no model_max_length: texts are"
+          " neither cut nor padded to a length",
+          1,
+        )
       padding = "do_not_pad" if padding == "max_length" else padding
       truncation = "do_not_truncate"
     elif max_length is None:

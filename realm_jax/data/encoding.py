@@ -96,48 +96,66 @@ class BatchEncoding(collections.UserDict):
     """For each token: the number of its word; None for a special one."""
     return self._encoding(batch_index).word_ids
 
-  def token_to_sequence(self, row: int, token: int | None = None) -> int | None:
+  def token_to_sequence(
+    self, batch_or_token_index: int, token_index: int | None = None
+  ) -> int | None:
     """0 or 1, the text of a pair that a token is from."""
-    encoding, token = self._at(row, token)
-    return encoding.token_to_sequence(token)
+    encoding, i = self._at(batch_or_token_index, token_index)
+    return encoding.token_to_sequence(i)
 
-  def token_to_word(self, row: int, token: int | None = None) -> int | None:
+  def token_to_word(
+    self, batch_or_token_index: int, token_index: int | None = None
+  ) -> int | None:
     """Number of the word that a token is from."""
-    encoding, token = self._at(row, token)
-    return encoding.token_to_word(token)
+    encoding, i = self._at(batch_or_token_index, token_index)
+    return encoding.token_to_word(i)
 
-  def token_to_chars(self, row: int, token: int | None = None) -> Span | None:
+  def token_to_chars(
+    self, batch_or_token_index: int, token_index: int | None = None
+  ) -> Span | None:
     """Characters of the text that a token stands for."""
-    encoding, token = self._at(row, token)
-    return _span(encoding.token_to_chars(token))
+    encoding, i = self._at(batch_or_token_index, token_index)
+    return _span(encoding.token_to_chars(i))
 
   def word_to_tokens(
-    self, row: int, word: int | None = None, sequence_index: int = 0
+    self,
+    batch_or_word_index: int,
+    word_index: int | None = None,
+    sequence_index: int = 0,
   ) -> Span | None:
     """Tokens of a word."""
-    encoding, word = self._at(row, word)
-    return _span(encoding.word_to_tokens(word, sequence_index))
+    encoding, i = self._at(batch_or_word_index, word_index)
+    return _span(encoding.word_to_tokens(i, sequence_index))
 
   def word_to_chars(
-    self, row: int, word: int | None = None, sequence_index: int = 0
+    self,
+    batch_or_word_index: int,
+    word_index: int | None = None,
+    sequence_index: int = 0,
   ) -> Span | None:
     """Characters of a word."""
-    encoding, word = self._at(row, word)
-    return _span(encoding.word_to_chars(word, sequence_index))
+    encoding, i = self._at(batch_or_word_index, word_index)
+    return _span(encoding.word_to_chars(i, sequence_index))
 
   def char_to_token(
-    self, row: int, char: int | None = None, sequence_index: int = 0
+    self,
+    batch_or_char_index: int,
+    char_index: int | None = None,
+    sequence_index: int = 0,
   ) -> int | None:
     """Index of the token that a character is in; None for a space."""
-    encoding, char = self._at(row, char)
-    return encoding.char_to_token(char, sequence_index)
+    encoding, i = self._at(batch_or_char_index, char_index)
+    return encoding.char_to_token(i, sequence_index)
 
   def char_to_word(
-    self, row: int, char: int | None = None, sequence_index: int = 0
+    self,
+    batch_or_char_index: int,
+    char_index: int | None = None,
+    sequence_index: int = 0,
   ) -> int | None:
     """Number of the word that a character is in; None for a space."""
-    encoding, char = self._at(row, char)
-    return encoding.char_to_word(char, sequence_index)
+    encoding, i = self._at(batch_or_char_index, char_index)
+    return encoding.char_to_word(i, sequence_index)
 
   def _encoding(self, row: int) -> tokenizers.Encoding:
     if not self.encodings:

@@ -157,6 +157,8 @@ class ModelInputs(SpecialTokens):
       if return_attention_mask:
         data["attention_mask"] = []
       return BatchEncoding(data)
+    if not isinstance(_first(rows), (int, list, tuple, np.ndarray)):
+      raise InputError(f"pad: wanted ids, not {_first(rows)!r:.40}")
     if isinstance(rows[0], np.ndarray):
       return_tensors = return_tensors or "np"
       data = {k: [np.asarray(x).tolist() for x in v] for k, v in data.items()}
@@ -232,3 +234,10 @@ def _check_row(pair_ids: list[int] | None, options: EncodeOptions) -> None:
         "return_overflowing_tokens=True: for pairs, wanted"
         ' truncation="only_first" or "only_second"'
       )
+
+
+def _first(rows: Any) -> Any:
+  """The first id of a row or of the first row that has one."""
+  if isinstance(rows[0], (list, tuple)):
+    return next((row[0] for row in rows if row), rows[0])
+  return rows[0]

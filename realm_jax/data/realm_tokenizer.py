@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from absl import logging
 from tokenizers import AddedToken
 
 from realm_jax.config import InputError
@@ -63,7 +64,7 @@ class RealmTokenizer(PretrainedTokenizer):
     Raises:
       InputError: no such file, or an argument of a wrong kind.
     """
-    self.vocab = _read_vocab(vocab_file)
+    self.vocab = tokenizer_files.read_vocabulary(vocab_file)
     self.ids_to_tokens = {i: piece for piece, i in self.vocab.items()}
     self.do_basic_tokenize = do_basic_tokenize
     if do_basic_tokenize:
@@ -167,9 +168,11 @@ class RealmTokenizer(PretrainedTokenizer):
     """Pieces of a text; added tokens in it stay whole.
 
     Args:
-      **kwargs: split_special_tokens, else the tokenizer's; others have no
-        effect.
+      **kwargs: split_special_tokens, if not as the tokenizer; others are left
+        aside with a warning.
     """
+    if unknown := kwargs.keys() - {"split_special_tokens"}:
+      logging.warning("unknown options are left aside: %s", sorted(unknown))
     if self._lower_cases():
       text = added_tokens.lower(
         text, self.all_special_tokens, self._added_decoder.values()
@@ -343,13 +346,3 @@ def _pair(item: Any, is_split_into_words: bool) -> tuple[Any, Any]:
       f"{item!r:.80} in a batch: wanted a text or a (text, second text) pair"
     )
   return item[0], item[1]
-
-
-def _read_vocab(path: str | os.PathLike) -> dict[str, int]:
-  if path is None or not os.path.isfile(path):
-    raise InputError(
-      f"vocab_file={path!r}: no such file; from_pretrained(directory) reads the"
-      " vocab.txt of a directory"
-    )
-  with open(path, encoding="utf-8") as lines:
-    return {line.rstrip("\n"): i for i, line in enumerate(lines)}

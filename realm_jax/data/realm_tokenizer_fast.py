@@ -16,7 +16,7 @@ from tokenizers import (
 )
 
 from realm_jax.config import InputError
-from realm_jax.data import tokenizer_files
+from realm_jax.data import added_tokens, tokenizer_files
 from realm_jax.data.encode_options import EncodeOptions
 from realm_jax.data.encoding import BatchEncoding
 from realm_jax.data.pretrained_tokenizer import PretrainedTokenizer
@@ -121,7 +121,13 @@ class RealmTokenizerFast(PretrainedTokenizer):
   ) -> int:
     backend = self.backend_tokenizer
     add = backend.add_special_tokens if special_tokens else backend.add_tokens
-    return _checked(add, new_tokens)
+    tokens = [
+      added_tokens.changed(token, special=special_tokens)
+      if isinstance(token, AddedToken)
+      else token
+      for token in new_tokens
+    ]
+    return _checked(add, tokens)
 
   def num_special_tokens_to_add(self, pair: bool = False) -> int:
     """Number of special tokens around a text or a pair."""
@@ -163,23 +169,28 @@ class RealmTokenizerFast(PretrainedTokenizer):
   ) -> str | list[str | None] | None:
     """Token of an id, or tokens of many; None where there is none."""
     if isinstance(ids, int):
-      return _checked(self.backend_tokenizer.id_to_token, ids)
+      return self._tokens([ids])[0]
     special = set(self.all_special_ids) if skip_special_tokens else ()
-    return [
-      self.convert_ids_to_tokens(int(i)) for i in ids if int(i) not in special
-    ]
+    return self._tokens([int(i) for i in ids if int(i) not in special])
+
+  def _tokens(self, ids: list[int]) -> list[str | None]:
+    # Newer versions of the library lower-case added tokens here.
+    added = {i: str(t) for i, t in self.added_tokens_decoder.items()}
+    token = self.backend_tokenizer.id_to_token
+    return [added[i] if i in added else _checked(token, i) for i in ids]
 
   def convert_tokens_to_string(self, tokens: list[str]) -> str:
     """Joins tokens with spaces, pieces of one word without."""
-    return self.backend_tokenizer.decoder.decode(tokens)
+    return _checked(self.backend_tokenizer.decoder.decode, tokens)
 
   def _decode(
     self, ids: int | list[int], skip_special_tokens: bool, **_: Any
   ) -> str:
-    return _checked(
-      self.backend_tokenizer.decode,
-      [ids] if isinstance(ids, int) else ids,
-      skip_special_tokens=skip_special_tokens,
+    added = self.added_tokens_decoder.values()
+    skipped = {str(t) for t in added if t.special and skip_special_tokens}
+    tokens = self._tokens([ids] if isinstance(ids, int) else ids)
+    return self.convert_tokens_to_string(
+      [t for t in tokens if t is not None and t not in skipped]
     )
 
   def save_vocabulary(

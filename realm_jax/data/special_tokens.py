@@ -192,11 +192,11 @@ def _listed(tokens: Any) -> list[str | AddedToken]:
 
 def _assigned(name: str, value: Any) -> AddedToken:
   """A special token as an assignment makes it; "" is none."""
-  if isinstance(value, str) and value:
-    return added_tokens.changed(_stripping(value), special=True)
-  if not isinstance(value, AddedToken):
+  if not isinstance(value, AddedToken) and (
+    not isinstance(value, str) or not value
+  ):
     raise InputError(f"{name}={value!r}: wanted a text or an AddedToken")
-  return value
+  return added_tokens.changed(_stripping(value), special=True)
 
 
 def _stripping(token: str | AddedToken) -> AddedToken:

@@ -30,6 +30,7 @@ _UNSAVED = (
   "tokenizer_file",
   "name_or_path",
   "from_slow",
+  "special_tokens_map_file",
   "tokenizer_class",
   "init_inputs",
 )
@@ -54,7 +55,7 @@ def load(
   backend = path / BACKEND
   from_slow = arguments.pop("from_slow", False)
   if cls.is_fast and backend.is_file() and not from_slow:
-    return cls(tokenizer_file=backend, **arguments)
+    return cls(**{"tokenizer_file": backend} | arguments)
   if "vocab_file" not in arguments:
     if not (path / VOCAB).is_file():
       raise InputError(f"{path}: lacks {VOCAB}, one wordpiece a line")
@@ -62,7 +63,10 @@ def load(
   tokenizer = cls(**arguments)
   older = not has_added and not (path / ADDED).is_file()
   if older and not cls.is_fast and backend.is_file():
-    tokenizer.add_tokens(_added_tokens(_read_object(backend)))
+    saved = _read_object(backend).get("added_tokens", [])
+    tokenizer.add_tokens(
+      [_token(token | {"special": False}, always=True) for token in saved]
+    )
   return tokenizer
 
 
@@ -78,19 +82,21 @@ def _arguments(
   others = list(arguments.pop(ADDITIONAL, None) or [])
   if "added_tokens_decoder" in arguments:
     added = {
-      int(i): AddedToken(**token) if isinstance(token, dict) else token
+      int(i): _token(token, always=True)
       for i, token in arguments["added_tokens_decoder"].items()
     }
-    texts = {str(token) for token in added.values()}
-    others = [token for token in others if str(token) not in texts]
-    others += [token for token in added.values() if token.special]
+    for token in added.values():
+      if str(token) in others:
+        others.remove(str(token))
+      if token.special and token not in others:
+        others.append(token)
   else:
     for name, value in _read_object(path / SPECIAL).items():
       if overrides.get(name):
         continue
       if name == ADDITIONAL:
-        tokens = [_token(v, always=True) for v in value]
-        others += [token for token in tokens if token not in others]
+        for token in (_token(v, always=True) for v in value):
+          others += [] if token in others else [token]
       else:
         arguments[name] = _token(value, always=True)
     strip = not cls.is_fast
@@ -108,20 +114,16 @@ def _token(value: Any, always: bool = False) -> Any:
     always: a dict stands for a token even if it does not say so.
   """
   if isinstance(value, dict):
-    if always or value.get("__type") == "AddedToken":
-      return AddedToken(**{k: v for k, v in value.items() if k != "__type"})
-    return {k: _token(v) for k, v in value.items()}
+    if not always and value.get("__type") != "AddedToken":
+      return {k: _token(v) for k, v in value.items()}
+    fields = {k: v for k, v in value.items() if k not in ("__type", "id")}
+    try:
+      return AddedToken(**fields)
+    except TypeError as e:
+      raise InputError(f"{value!r:.120} is no added token: {e}") from e
   if isinstance(value, (list, tuple)):
     return [_token(v) for v in value]
   return value
-
-
-def _added_tokens(backend: Mapping[str, Any]) -> list[AddedToken]:
-  """Added tokens of a tokenizer.json, none of them special."""
-  return [
-    AddedToken(**{k: v for k, v in token.items() if k not in ("id", "special")})
-    for token in backend["added_tokens"]
-  ]
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -130,6 +132,24 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise InputError(f"{path}: wanted a JSON object")
   return value
+
+
+def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
+  """Piece -> id, its line; of a piece that is there twice, the last.
+
+  Raises:
+    InputError: no such file, or not UTF-8.
+  """
+  if path is None or not os.path.isfile(path):
+    raise InputError(
+      f"vocab_file={path!r}: no such file; from_pretrained(directory) reads the"
+      f" {VOCAB} of a directory"
+    )
+  try:
+    with open(path, encoding="utf-8") as lines:
+      return {line.rstrip("\n"): i for i, line in enumerate(lines)}
+  except UnicodeDecodeError as e:
+    raise InputError(f"{path}: not UTF-8 text (byte {e.start})") from e
 
 
 def save(
@@ -172,7 +192,7 @@ def _config(tokenizer: Any) -> dict[str, Any]:
     config.pop(name, None)
   return config | {
     "added_tokens_decoder": {
-      str(i): token.__getstate__()
+      i: token.__getstate__()
       for i, token in tokenizer.added_tokens_decoder.items()
     },
     "tokenizer_class": type(tokenizer).__name__.removesuffix("Fast"),
@@ -199,7 +219,9 @@ def save_vocabulary(
   return (str(path),)
 
 
-def _named(directory: pathlib.Path, name: str, prefix: str | None):
+def _named(
+  directory: pathlib.Path, name: str, prefix: str | None
+) -> pathlib.Path:
   return directory / (f"{prefix}-{name}" if prefix else name)
 
 
