@@ -145,7 +145,9 @@ def _entry(name="a", dtype="F32", shape="[2]", offsets="[0,8]"):
     _file('{"a": {}}'),
     _file("{" + _entry() + "," + _entry() + "}", bytes(8)),  # twice
     _file("{" + _entry() + "," + _entry("b") + "}", bytes(8)),  # overlap
-    _file("{" + _entry() + "," + _entry("b", offsets="[4,12]") + "}", bytes(12)),
+    _file(
+      "{" + _entry() + "," + _entry("b", offsets="[4,12]") + "}", bytes(12)
+    ),
     _file("{" + _entry() + "}", bytes(7)),
     _file("{" + _entry() + "}", bytes(9)),
     _file("{" + _entry(offsets="[4,12]") + "}", bytes(12)),  # a hole
@@ -167,7 +169,7 @@ def _entry(name="a", dtype="F32", shape="[2]", offsets="[0,8]"):
 def test_lies_are_refused(tmp_path, data):
   path = tmp_path / "model.safetensors"
   path.write_bytes(data)
-  with damage.little_memory(), pytest.raises(InputError, match="model.safete"):
+  with damage.little_memory(), pytest.raises(InputError, match=r"model\.safet"):
     safetensors.read_tensors(path)
 
 

@@ -190,7 +190,10 @@ def _storage(kind="FloatStorage", key="0", size=6) -> bytes:
 
 
 def _rebuild(
-  storage=None, offset=_int(0), shape=_tuple(2, 3), strides=_tuple(3, 1)
+  storage: bytes = b"",
+  offset: bytes = b"K\0",
+  shape: bytes = b"K\2K\3\x86",
+  strides: bytes = b"K\3K\1\x86",
 ) -> bytes:
   return (
     b"ctorch._utils\n_rebuild_tensor_v2\n(" + (storage or _storage())
