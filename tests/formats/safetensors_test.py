@@ -226,6 +226,7 @@ def _index(directory: pathlib.Path) -> pathlib.Path:
   [
     ('"a": "model-00001-of-00002.safetensors",', "", "has beside.*'a'"),
     ('"a":', '"d":', "'[ad]'"),
+    ('"a":', '"d": "model-00001-of-00002.safetensors", "a":', "lacks 'd'"),
     ('"a":', '"b":', "'b' is there twice"),
     ("model-00002-of-00002", "model-00003-of-00002", "not beside it"),
     ("model-00002-of-00002", "../model", "file beside the index"),
