@@ -4,7 +4,6 @@ The pickles are real ones; each would make a marker file, and the first test
 shows that they do so when they are unpickled.
 """
 
-import builtins
 import collections
 import copyreg
 import functools
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.formats import block_records, plain_pickle, torch_bin
+from realm_jax.formats import block_records, torch_bin
 from tests.formats import damage
 
 TORCH_DATA = pathlib.Path(__file__).parent.parent / "testdata" / "torch_bin"
@@ -292,25 +291,3 @@ def test_one_text_encoded_often_is_refused(tmp_path):
   path = _hide(tmp_path, pickled)[3]
   with damage.little_memory(), pytest.raises(InputError, match="encoded bytes"):
     _read(path)
-
-
-def test_plain_data_is_read():
-  value = {"a": [1, -2, 300, 70_000, -(2**40), 2.5], "b": (True, False, None)}
-  value |= {"c": ["ü", b"\xff" * 300, "x" * 300], "d": {"e": ((), (1,), [])}}
-  value["f"] = (value["a"], value["b"], "x", 4)  # kept and recalled
-  for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-    names = {"_codecs.encode": lambda args: args[0].encode("latin1")}
-    pickled = pickle.dumps(value, protocol)
-    read, end = plain_pickle.read_pickle(
-      memoryview(b"\0" + pickled + b"\0"), "here", names, start=1
-    )
-    assert read == value
-    assert end == len(pickled) + 1
-
-
-def test_names_stand_for_what_the_caller_says():
-  pickled = pickle.dumps(builtins.len, 4)
-  read = plain_pickle.read_pickle(
-    memoryview(pickled), "here", {"builtins.len": 5}
-  )
-  assert read[0] == plain_pickle.Global("builtins.len", 5)

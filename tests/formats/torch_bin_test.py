@@ -243,6 +243,7 @@ def test_an_archive_made_by_hand_is_read(tmp_path):
     _rebuild(storage=_storage(kind="BoolStorage", size=24)),
     _rebuild(storage=_storage(key="../../../etc/passwd")),
     _rebuild(storage=b"K\1Q"),
+    _rebuild(storage=_storage()[:-2] + b"K\1tQ"),  # a view of a storage
     _rebuild(storage=b"(" + _text("module") + b"tQ"),
     b"ctorch._utils\n_rebuild_tensor_v2\n)R",
     b"ctorch._utils\n_rebuild_parameter\n(K\1K\1K\1tR",
