@@ -5,7 +5,7 @@ pickle. It is read as plain data, and written instruction by instruction.
 """
 
 import os
-import pathlib
+import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ from realm_jax.formats.plain_pickle import Global, read_pickle
 
 _BATCH = 1000  # records put into the list at once, as Python does
 _MAX_HEADER = 10_000  # bytes, as NumPy's
+_HEADER = re.compile(  # what np.save writes, spaces at its end
+  rb"\{'descr': '(\|O|\|S[1-9]\d{0,8}|[<>]U[1-9]\d{0,8})',"
+  rb" 'fortran_order': (?:True|False), 'shape': \((\d{1,18}),\), \} *\n"
+)
 _BYTE_ORDERS = {"<": "utf-32-le", ">": "utf-32-be"}
 
 
@@ -29,14 +33,20 @@ def read_texts(path: str | os.PathLike) -> list[bytes | str]:
       nothing in it is run.
   """
   data = arrays.map_file(path)
-  dtype, length, start = _read_header(path)
+  dtype, length, start = _read_header(data, str(path))
   if dtype.kind == "O":
     return _read_pickled(data, str(path), start, length)
   texts = arrays.as_array(data[start:], dtype, (length,), str(path))
-  try:
+  if dtype.kind == "S":
     return texts.tolist()
-  except ValueError as e:  # beyond Unicode
-    raise InputError(f"{path}: a text that is none ({e}): make it anew") from e
+  # NumPy makes a str of any number, also one that is no letter.
+  rows = data[start:].reshape(length, dtype.itemsize)
+  try:
+    return [_from_utf32(row.tobytes(), dtype.str[0]) for row in rows]
+  except UnicodeDecodeError as e:
+    raise InputError(
+      f"{path}: a text is not Unicode ({e.reason}): get the file again"
+    ) from e
 
 
 def write_bytes(path: str | os.PathLike, records: Collection[bytes]) -> None:
@@ -71,24 +81,23 @@ _BEFORE_RECORDS = (
 _AFTER_RECORDS = b"tb."
 
 
-def _read_header(path: str | os.PathLike) -> tuple[np.dtype, int, int]:
+def _read_header(data: np.ndarray, place: str) -> tuple[np.dtype, int, int]:
   """(dtype, length, where the elements begin) of a .npy file."""
-  readers = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-  }
-  try:
-    with pathlib.Path(path).open("rb") as f:
-      read = readers[np.lib.format.read_magic(f)]
-      shape, _, dtype = read(f, max_header_size=_MAX_HEADER)
-      start = f.tell()
-  except (ValueError, KeyError, SyntaxError, TypeError, OverflowError) as e:
-    raise InputError(f"{path}: its .npy header is broken: get it again") from e
-  if len(shape) != 1 or shape[0] < 0:
-    raise InputError(f"{path}: shape {arrays.brief_shape(shape)}, wanted [N]")
-  if dtype.kind not in "OSU" or dtype.itemsize == 0 or dtype.shape:
-    raise InputError(f"{path}: {str(dtype)[:60]}: wanted texts (O, S or U)")
-  return dtype, shape[0], start
+  magic, width = data[:8].tobytes(), {1: 2, 2: 4}
+  if magic[:-2] != b"\x93NUMPY" or magic[-2] not in width:
+    raise InputError(
+      f"{place}: not a .npy file of version 1 or 2: get it again"
+    )
+  start = 8 + width[magic[-2]]
+  end = start + int.from_bytes(data[8:start].tobytes(), "little")
+  header = data[start : min(end, start + _MAX_HEADER)].tobytes()
+  match = _HEADER.fullmatch(header)
+  if match is None:
+    raise InputError(
+      f"{place}: wanted an array [N] of texts (dtype O, S or U); its header is"
+      f" {header[:90]!r}"
+    )
+  return np.dtype(match[1].decode()), int(match[2]), end
 
 
 def _read_pickled(
@@ -198,7 +207,11 @@ class _Reader:
         code == f"U{len(data) // 4}"
       ):
         try:
-          return data.decode(_BYTE_ORDERS[order]).rstrip("\0")
+          return _from_utf32(data, order)
         except UnicodeDecodeError:
           pass
     raise self._error("a scalar")
+
+
+def _from_utf32(data: bytes, order: str) -> str:
+  return data.decode(_BYTE_ORDERS[order]).rstrip("\0")

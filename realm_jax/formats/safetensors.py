@@ -90,14 +90,12 @@ def write_tensors(
 
 def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
   data = arrays.map_file(path)
-  try:
-    with safe_open(
-      path, framework="np"
-    ):  # header in range, no hole, no overlap
+  try:  # is the header in range, without a hole or an overlap?
+    with safe_open(path, framework="np"):
       pass
   except SafetensorError as e:
     raise InputError(
-      f"{path}: not a whole safetensors file ({str(e)[:200]}): get it again"
+      f"{path}: not a whole safetensors file ({str(e)[:90]!r}): get it again"
     ) from e
   start = 8 + int.from_bytes(data[:8].tobytes(), "little")
   header = strict_json.parse_json(data[8:start].tobytes(), f"{path}: header")

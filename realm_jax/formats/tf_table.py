@@ -6,6 +6,7 @@ places of the others; a footer with the place of that.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from realm_jax.config import InputError
 from realm_jax.formats import protobuf, tfrecord
@@ -13,6 +14,12 @@ from realm_jax.formats import protobuf, tfrecord
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER = 5  # kind of compression, checksum
+_MAX_SHARING = 16  # bytes of all keys, as a multiple of the file's
+
+
+class _Handle(NamedTuple):
+  offset: int
+  size: int
 
 
 def read_table(data: bytes, place: str) -> Iterator[tuple[bytes, bytes]]:
@@ -27,27 +34,31 @@ def read_table(data: bytes, place: str) -> Iterator[tuple[bytes, bytes]]:
     raise InputError(
       f"{place}: not the index of a TensorFlow checkpoint: get it again"
     )
-  _, _, position = _handle(
-    footer, 0, place
-  )  # of the meta index, which is empty
-  last = None
-  for _, value in _entries(data, _handle(footer, position, place), place):
-    for key, entry in _entries(data, _handle(value, 0, place), place):
+  meta, position = _handle(footer, 0, place)
+  index, _ = _handle(footer, position, place)
+  _block(data, meta, place)  # says nothing, but is part of the file
+  last, num_bytes = None, 0
+  for _, value in _entries(data, index, place):
+    handle, _ = _handle(value, 0, place)
+    for key, entry in _entries(data, handle, place):
+      num_bytes += len(key)
       if last is not None and key <= last:
         raise InputError(f"{place}: keys out of order: get it again")
+      if num_bytes > _MAX_SHARING * len(data):
+        raise InputError(f"{place}: keys share too much: get it again")
       last = key
       yield key, entry
 
 
-def _handle(data: bytes, position: int, place: str) -> tuple[int, int, int]:
-  """(offset, size, first byte after it) of a block's place."""
+def _handle(data: bytes, position: int, place: str) -> tuple[_Handle, int]:
+  """The place of a block, and the first byte after it."""
   offset, position = protobuf.read_varint(data, position, place)
   size, position = protobuf.read_varint(data, position, place)
-  return offset, size, position
+  return _Handle(offset, size), position
 
 
 def _entries(
-  data: bytes, handle: tuple[int, int, int], place: str
+  data: bytes, handle: _Handle, place: str
 ) -> Iterator[tuple[bytes, bytes]]:
   block = _block(data, handle, place)
   num_restarts = int.from_bytes(block[-4:], "little")
@@ -67,10 +78,10 @@ def _entries(
     yield key, block[position - size : position]
 
 
-def _block(data: bytes, handle: tuple[int, int, int], place: str) -> bytes:
+def _block(data: bytes, handle: _Handle, place: str) -> bytes:
   """The bytes of a block, checked."""
-  offset, size, _ = handle
-  end = offset + size + _TRAILER
+  offset = handle.offset
+  end = offset + handle.size + _TRAILER
   if end > len(data) - _FOOTER:
     raise InputError(f"{place}: a block is beyond the file: get it again")
   checksum = int.from_bytes(data[end - 4 : end], "little")

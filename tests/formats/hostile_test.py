@@ -4,7 +4,6 @@ The pickles are real ones; each would make a marker file, and the first test
 shows that they do so when they are unpickled.
 """
 
-import builtins
 import collections
 import copyreg
 import functools
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.formats import block_records, plain_pickle, torch_bin
+from realm_jax.formats import block_records, torch_bin
 from tests.formats import damage
 
 TORCH_DATA = pathlib.Path(__file__).parent.parent / "testdata" / "torch_bin"
@@ -67,9 +66,7 @@ OBJECTS = {
   "eval": lambda path: _Call(eval, f"__import__('os').mknod({path!r})"),
   "exec": lambda path: _Call(exec, f"import os; os.mknod({path!r})"),
   "open": lambda path: _Call(open, path, "w"),
-  "getattr": lambda path: _Call(
-    _Call(getattr, pathlib.Path(path), "touch")
-  ),
+  "getattr": lambda path: _Call(_Call(getattr, pathlib.Path(path), "touch")),
   "partial": lambda path: _Call(functools.partial(os.mknod, path)),
   "path": lambda path: _Call(pathlib.Path.touch, pathlib.Path(path)),
   "state": _touch_on_state,
@@ -98,10 +95,17 @@ def _pickles(marker: pathlib.Path) -> dict[str, bytes]:
   touch = b"X" + (len(short) + 6).to_bytes(4, "little") + b"touch " + short
   by_hand = {
     "INST": b"(" + touch + b"iposix\nsystem\n",
-    "OBJ": b"(" + b"cpathlib\nPath\n" + text + b"o0(" + touch + b"iposix\nsystem\n",
+    "OBJ": b"("
+    + b"cpathlib\nPath\n"
+    + text
+    + b"o0("
+    + touch
+    + b"iposix\nsystem\n",
     "NEWOBJ": touch_new + text + b"\x85\x81",
     "NEWOBJ_EX": touch_new + text + b"\x85}\x92",
-    "STACK_GLOBAL": b"\x8c\x05posix\x94\x8c\x06system\x94\x93" + touch + b"\x85R",
+    "STACK_GLOBAL": b"\x8c\x05posix\x94\x8c\x06system\x94\x93"
+    + touch
+    + b"\x85R",
     "STACK_GLOBAL of memo": (
       b"\x8c\x05posix\x94\x8c\x06system\x94h\x00h\x01\x93" + touch + b"\x85R"
     ),
@@ -109,7 +113,11 @@ def _pickles(marker: pathlib.Path) -> dict[str, bytes]:
       b"\x8c\x08builtins\x8c\x07getattr\x93ccollections\nOrderedDict\n"
       b"\x8c\x08__init__\x86R0" + system + touch + b"\x85R"
     ),
-    "memo overwritten": b"K\x01q\x00" + system + b"q\x00h\x00" + touch + b"\x85R",
+    "memo overwritten": b"K\x01q\x00"
+    + system
+    + b"q\x00h\x00"
+    + touch
+    + b"\x85R",
     "after a value": b"}0" + system + touch + b"\x85R",
   }
   return pickles | {k: b"\x80\x04" + v + b"." for k, v in by_hand.items()}
@@ -188,7 +196,7 @@ def test_extensions_are_refused(tmp_path):
       _read(path)
 
 
-_DEPTH = 100_000  # hashing a tuple so deep can end in a dead Python
+_DEPTH = 30_000
 
 
 @pytest.mark.parametrize(
@@ -249,7 +257,8 @@ def test_a_broken_pickle_is_refused(tmp_path, pickled):
     b")\x85" * _DEPTH + b".",
     b"]\x94" * _DEPTH + b".",
     b")" + b"\x85" * _DEPTH + b".",
-    b"})" + b"\x85" * _DEPTH + b"Ns.",  # as a key, to be hashed
+    # As a key, to be hashed, which ends in a dead Python.
+    b"})" + b"\x85" * 300_000 + b"Ns.",
     b"]\x94" + b"(h\x00h\x00t\x94" * 2 + b".",
   ],
   ids=lambda pickled: str(pickled[:8]),
@@ -282,25 +291,3 @@ def test_one_text_encoded_often_is_refused(tmp_path):
   path = _hide(tmp_path, pickled)[3]
   with damage.little_memory(), pytest.raises(InputError, match="encoded bytes"):
     _read(path)
-
-
-def test_plain_data_is_read():
-  value = {"a": [1, -2, 300, 70_000, -(2**40), 2.5], "b": (True, False, None)}
-  value |= {"c": ["ü", b"\xff" * 300, "x" * 300], "d": {"e": ((), (1,), [])}}
-  value["f"] = (value["a"], value["b"], "x", 4)  # kept and recalled
-  for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-    names = {"_codecs.encode": lambda args: args[0].encode("latin1")}
-    pickled = pickle.dumps(value, protocol)
-    read, end = plain_pickle.read_pickle(
-      memoryview(b"\0" + pickled + b"\0"), "here", names, start=1
-    )
-    assert read == value
-    assert end == len(pickled) + 1
-
-
-def test_names_stand_for_what_the_caller_says():
-  pickled = pickle.dumps(builtins.len, 4)
-  read = plain_pickle.read_pickle(
-    memoryview(pickled), "here", {"builtins.len": 5}
-  )
-  assert read[0] == plain_pickle.Global("builtins.len", 5)

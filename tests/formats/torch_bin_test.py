@@ -190,7 +190,10 @@ def _storage(kind="FloatStorage", key="0", size=6) -> bytes:
 
 
 def _rebuild(
-  storage=None, offset=_int(0), shape=_tuple(2, 3), strides=_tuple(3, 1)
+  storage: bytes = b"",
+  offset: bytes = b"K\0",
+  shape: bytes = b"K\2K\3\x86",
+  strides: bytes = b"K\3K\1\x86",
 ) -> bytes:
   return (
     b"ctorch._utils\n_rebuild_tensor_v2\n(" + (storage or _storage())
@@ -240,6 +243,7 @@ def test_an_archive_made_by_hand_is_read(tmp_path):
     _rebuild(storage=_storage(kind="BoolStorage", size=24)),
     _rebuild(storage=_storage(key="../../../etc/passwd")),
     _rebuild(storage=b"K\1Q"),
+    _rebuild(storage=_storage()[:-2] + b"K\1tQ"),  # a view of a storage
     _rebuild(storage=b"(" + _text("module") + b"tQ"),
     b"ctorch._utils\n_rebuild_tensor_v2\n)R",
     b"ctorch._utils\n_rebuild_parameter\n(K\1K\1K\1tR",
