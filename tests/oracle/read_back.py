@@ -89,14 +89,19 @@ def _same_config(path, against):
 
 
 def _same_weights(name, path, against):
-  got = load_file(path / "model.safetensors")
-  want = load_file(against / "model.safetensors")
+  got, want = _tensors(path), _tensors(against)
   missing = [k for k in want if k not in got]
   read = [k for k in missing if name == "encoder" or UNREAD not in k]
   yield "tensors missing that a forward reads", not read, read
   yield "tensors too many", got.keys() <= want.keys(), got.keys() - want.keys()
   differ = [k for k in got if k in want and not np.array_equal(got[k], want[k])]
   yield "tensors differing", not differ, differ
+
+
+def _tensors(path):
+  """Of one file of weights, or of its shards."""
+  files = sorted(path.glob("model*.safetensors"))
+  return {k: v for file in files for k, v in load_file(file).items()}
 
 
 def _close(got, want):
