@@ -36,6 +36,13 @@ _DEFAULTS = {
   "return_dict": True,
   "torchscript": False,
 }
+# Variants of the reference's BERT that this one does not have.
+_ONLY = {
+  "position_embedding_type": "absolute",
+  "is_decoder": False,
+  "add_cross_attention": False,
+  "pruned_heads": {},
+}
 _OURS = ("pooling", "query_mask_token", "init")
 
 
@@ -108,6 +115,11 @@ class RealmConfig:
       value = values.pop(field.name, field.default)
       object.__setattr__(self, field.name, _checked(field.name, value))
     kept = dict(extra) | {k: _json(k, v) for k, v in values.items()}
+    for name, only in _ONLY.items():
+      if name in kept and json.loads(kept[name]) != only:
+        raise InputError(
+          f"config {name}={json.loads(kept[name])!r}: there is only {only!r}"
+        )
     object.__setattr__(self, "extra", tuple(sorted(kept.items())))
     if self.hidden_size % self.num_attention_heads:
       raise InputError(

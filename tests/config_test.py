@@ -82,6 +82,8 @@ def test_a_function_is_held_and_not_written(tmp_path):
     ({"initializer_range": -1}, "initializer_range=-1"),
     ({"pad_token_id": 0.5}, "pad_token_id=0.5: wanted a whole number"),
     ({"pooling": "max"}, "pooling='max'"),
+    ({"position_embedding_type": "relative_key"}, "there is only 'absolute'"),
+    ({"pruned_heads": {"0": [1]}}, "there is only {}"),
     ({"depth": {1, 2}}, "depth={1, 2}: .* not JSON serializable"),
   ],
 )

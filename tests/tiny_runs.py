@@ -68,11 +68,12 @@ def make_demo(folder):
     config.data.dir = str(data)
     if name == "finetune":
       config.init.embedder = config.init.encoder = str(folder / "pretrain")
-    _make_run(folder / name, config, tok, store)
+    make_run(folder / name, config, tok, store)
   return folder
 
 
-def _make_run(workdir, config, tok, store):
+def make_run(workdir, config, tok, store):
+  """Fills a run's directory, as if it had been trained for three steps."""
   params = _params(config, tok)
   meta = {
     "tokenizer_hash": tok.hash,

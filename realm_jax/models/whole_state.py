@@ -1,5 +1,6 @@
 """A whole state of the reference: checked when read, completed when written."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,8 +56,7 @@ def read_state(
   _check_tied(module, state)
   whole = {n: np.asarray(state[n], np.float32) for n in known if n in state}
   if missing:
-    draw = jax.jit(lambda: convert.fresh_params(module, jax.random.key(seed)))
-    drawn = convert.to_torch_state(module, draw())
+    drawn = convert.to_torch_state(module, _draw(module, jax.random.key(seed)))
     whole |= {name: drawn[name] for name in missing}
   params = convert.from_torch_state(module, whole)
   kept = {name: whole[name].copy() for name in unread if name in whole}
@@ -87,6 +87,11 @@ def whole_state(
       scale = module.config.initializer_range
       state[name] = np.float32(scale * rng.standard_normal(shape))
   return {n: np.ascontiguousarray(v) for n, v in state.items() if n not in tied}
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _draw(module: nn.Module, rng: jax.Array) -> dict:
+  return convert.fresh_params(module, rng)
 
 
 def _listed(faults: dict[str, list[str]], model: str, partial: bool) -> str:

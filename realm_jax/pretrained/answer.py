@@ -174,8 +174,9 @@ def _questions(question_batch: Mapping[str, Any]) -> Inputs:
 
 def _of_one(answer_ids):
   """The answers of one question, given as such or as a list of one."""
-  nested = answer_ids and len(answer_ids[0]) and np.ndim(answer_ids[0][0])
-  return answer_ids[0] if nested else answer_ids
+  if answer_ids is None or not len(answer_ids) or not len(answer_ids[0]):
+    return answer_ids
+  return answer_ids[0] if np.ndim(answer_ids[0][0]) else answer_ids
 
 
 def _padded(question: Inputs, config: RealmConfig) -> Inputs:

@@ -96,6 +96,8 @@ def load_pretrained(
   """
   path = pathlib.Path(path)
   folder = path if path.is_dir() else path.parent
+  if folder != path and not path.with_name(f"{path.name}.index").exists():
+    raise InputError(f"{path}: no such directory, nor TensorFlow's checkpoint")
   config = _read_config(folder, kind, overrides)
   module = KINDS[kind_of(config, kind, folder)](config)
   tensors, renamed = _read_tensors(path)

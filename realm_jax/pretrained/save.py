@@ -29,7 +29,8 @@ def save_pretrained(
 ) -> None:
   """Publishes a directory that the reference and load_pretrained read.
 
-  A model that is there already is replaced, whole.
+  A model that is there already is replaced, whole. One whose config has fields
+  of ours (a pooling, say) is another model to the reference.
 
   Args:
     path: the directory.

@@ -115,6 +115,11 @@ def _open_trained(path: pathlib.Path, kind: str | None) -> Pretrained:
     raise InputError(
       f"{path}: kind={kind}: this run has {', '.join(modules)}: name one"
     )
+  if kind == "openqa" and not opened.config["contiguous"]:
+    raise InputError(
+      f"{path}: config contiguous=False: the reference's positions run on from"
+      " the question to the block: name a part, as in kind=reader"
+    )
   # The reference has no score_scale: its root goes into either side.
   root = opened.retrieval.score_scale**0.5
   params = dict(opened.params)

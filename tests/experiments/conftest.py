@@ -18,6 +18,10 @@ from typing import NamedTuple
 import pytest
 from absl import flags
 
+from configs import finetune
+from realm_jax.data.blocks import BlockStore
+from realm_jax.data.tokenizer import load_tokenizer
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _PATH = pathlib.Path(__file__).parent.parent / "tiny_runs.py"
 _spec = importlib.util.spec_from_file_location("tiny_runs", _PATH)
@@ -58,6 +62,24 @@ class Own(NamedTuple):
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
   return _tiny_runs.make_demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(demo, tmp_path_factory):
+  """A fine-tuned run that the reference has a model for, as `base` runs are:
+  embedder and reader of the same sizes, positions that run on."""
+  config = finetune.get_config("smoke")
+  config.data.dir = str(demo / "data")
+  config.embedder = config.encoder
+  config.encoder.init = "normal"
+  config.contiguous, config.embed_found = True, False
+  config.body_len = 32  # whole blocks, as the reference reads them
+  workdir = tmp_path_factory.mktemp("plain") / "run"
+  tok = load_tokenizer(demo / "data" / "tokenizer")
+  _tiny_runs.make_run(
+    workdir, config, tok, BlockStore(demo / "data" / "blocks")
+  )
+  return workdir
 
 
 @pytest.fixture(scope="session")

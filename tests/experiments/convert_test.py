@@ -1,0 +1,138 @@
+"""experiments.convert: between the reference's directories and runs."""
+
+import pathlib
+import types
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from realm_jax.data.tokenizer import load_vocab
+from realm_jax.models import bert
+from realm_jax.pretrained import find_evidence, load_pretrained, open_qa
+from realm_jax.serve.predictor import Predictor
+from realm_jax.train import checkpoint
+from realm_jax.train import run as train_run
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "testdata" / "reference"
+WEIGHTS = "model.safetensors"
+
+
+def same(a, b):
+  assert a.keys() == b.keys()
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("name", ["scorer", "encoder", "openqa"])
+def test_a_reference_model_becomes_a_run_and_a_model_again(
+  name, start, tmp_path
+):
+  there, back = tmp_path / "run", tmp_path / "back"
+  outcome = start(
+    "convert", f"--from={REFERENCE / name}", f"--to={there}", "--format=orbax"
+  )
+  assert outcome.err == "" and outcome.out.endswith(f" in {there}\n")
+  assert not (there / WEIGHTS).exists()
+  assert start("convert", f"--from={there}", f"--to={back}").code == 0
+  same(load_file(back / WEIGHTS), load_file(REFERENCE / name / WEIGHTS))
+  text = (REFERENCE / name / "config.json").read_text()
+  assert (back / "config.json").read_text() == text
+  if name == "openqa":
+    assert load_pretrained(back).retriever is not None
+
+
+def test_a_run_can_start_from_it_and_damage_is_seen(
+  start, start_failing, tmp_path
+):
+  there = tmp_path / "run"
+  flags = [f"--from={REFERENCE / 'openqa'}", f"--to={there}", "--format=orbax"]
+  failed = start_failing("checkpoint_sealed:raise", "convert", *flags)
+  assert failed.code != 0 and not there.exists()
+  start("convert", *flags)
+  corpus = types.SimpleNamespace(
+    tokenizer=load_vocab(REFERENCE / "openqa" / "vocab.txt"), data_dir="data"
+  )
+  model = load_pretrained(REFERENCE / "openqa")
+  for part in ("embedder", "reader"):
+    fresh = jax.tree.map(np.zeros_like, model.params[part])
+    warm = train_run.warm_start(fresh, "init", there, corpus, [part])
+    same(warm, model.params[part])
+  (file,) = (there / "checkpoints").rglob("_METADATA")
+  file.write_text(file.read_text() + " ")
+  outcome = start("convert", f"--from={there}", f"--to={tmp_path / 'back'}")
+  assert outcome.code == 2 and "sha256 differs" in outcome.err
+  assert not (tmp_path / "back").exists()
+
+
+def test_a_run_answers_as_before(start, demo, plain_run, tmp_path):
+  to = tmp_path / "model"
+  outcome = start("convert", f"--from={plain_run}", f"--to={to}")
+  assert outcome == (0, f"RealmForOpenQA in {to}\n", "")
+  model = load_pretrained(to)
+  assert model.config.reader_beam_size == 3
+  predictor = Predictor(plain_run, batch_size=1)
+  run = predictor.run
+  for question in ("which Dutch painter lived in Delft", "river of Africa"):
+    asked = model.tokenizer([question])
+    evidence = find_evidence(model, asked)
+    (want,) = predictor.answer([question])
+    shown = {block.block_id for block in want.evidence}
+    assert set(evidence.block_ids.tolist()) == shown
+    out = open_qa(model, asked)
+    got = model.tokenizer.decode(out.predicted_answer_ids)
+    assert got == want.text.lower()
+  # the run's score_scale is in embedder and index: 0.3 f(x, z)
+  query = run.tokenizer.encode(question)
+  ids = np.array([[run.tokenizer.cls_id, *query, run.tokenizer.sep_id]])
+  emb = run.retrieval.embed_query(run.params, bert.make_inputs(ids))
+  score, _ = run.retrieval.search(run.block_emb, emb, 1)
+  emb = model.module.apply(
+    {"params": model.params}, bert.make_inputs(ids), method=model.module.embed
+  )
+  np.testing.assert_allclose(
+    score[0, 0], emb[0] @ evidence.block_emb[0], rtol=1e-5
+  )
+
+
+def test_a_run_that_the_reference_has_no_model_for(start, demo, tmp_path):
+  flags = (f"--from={demo / 'finetune'}", f"--to={tmp_path / 'model'}")
+  outcome = start("convert", *flags)
+  assert outcome.code == 2 and "contiguous=False" in outcome.err
+  assert start("convert", *flags, "--kind=reader").code == 0
+
+
+def test_a_run_of_two_models_is_asked_for_one(start, demo, tmp_path):
+  to = tmp_path / "model"
+  outcome = start("convert", f"--from={demo / 'pretrain'}", f"--to={to}")
+  assert outcome.code == 2
+  assert "this run has embedder, encoder: name one" in outcome.err
+  for kind in ("embedder", "encoder"):
+    flags = (f"--from={demo / 'pretrain'}", f"--to={to}", f"--kind={kind}")
+    assert start("convert", *flags).code == 0
+    params, _, _ = checkpoint.restore_params(demo / "pretrain")
+    read = load_pretrained(to).params
+    same(read["realm"], params[kind]["realm"])
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (["--to=x"], "--from is missing: give a directory"),
+    (["--from=x"], "--to is missing"),
+    (["--from=x", "--to=y", "--format=gguf"], "one of <safetensors|orbax>"),
+    (["--from=x", "--to=y", "--form=z"], "there are --from, --to"),
+    (["--from=x", "--to=y", "z"], "'z': this command takes flags only"),
+    (["--from=nowhere", "--to=y"], "nowhere: no such directory"),
+  ],
+)
+def test_what_is_wrong_is_said_in_a_line(start, flags, said):
+  outcome = start("convert", *flags)
+  assert (outcome.code, outcome.out) == (2, "")
+  assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+  assert said in outcome.err
+
+
+def test_help(start):
+  outcome = start("convert", "--help")
+  assert outcome.code == 0 and "--format=safetensors" in outcome.out
