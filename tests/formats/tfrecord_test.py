@@ -101,6 +101,7 @@ def test_lists_that_are_not_packed_are_read():
     _example((b"a", _field(1, b"\x08\x01"))),
     _example((b"a", _field(2, _field(1, b"abc")))),
     _example((b"a", _field(3, _field(1, b"\xff")))),
+    _example((b"a", _field(3, b"\x08" + b"\xff" * 9 + b"\x7f"))),
     _example((b"a", _field(3, _field(1, b"\xff" * 10 + b"\1")))),
     _example((b"a", b""), (b"a", b"")),
   ],

@@ -117,6 +117,11 @@ def test_shards_are_read_like_one_file(tmp_path):
     ({"byteorder": b"middle"}, {}, "byte order b'middle'"),
     ({"data.pkl": b""}, {}, "the pickle ends"),
     ({"data.pkl": b"\x80\x02}.\0"}, {}, "1 bytes too many"),
+    (
+      {"data.pkl": b"\x80\x02ccollections\nOrderedDict\n(]tR."},
+      {},
+      "a dict that torch would not write",
+    ),
     ({"data.pkl": b"\x80\x02]."}, {}, "wanted a dict of names"),
     ({"data.pkl": b"\x80\x02}X\1\0\0\0aK\1s."}, {}, "'a' is a int.*state_dict"),
     ({"data.pkl": b"\x80\x02}K\1K\1s."}, {}, "a key that is a int"),
@@ -153,6 +158,16 @@ def test_a_name_twice_is_refused(tmp_path):
 def test_no_archive_is_refused(tmp_path, data):
   (tmp_path / "x.bin").write_bytes(data)
   with pytest.raises(InputError, match="neither a zip archive nor an older"):
+    torch_bin.read_tensors(tmp_path / "x.bin")
+
+
+def test_a_member_that_is_elsewhere_is_refused(tmp_path):
+  """The list of members says data/1, but at its place begins another."""
+  data = (DATA / "zip.bin").read_bytes()
+  where = data.index(b"zip/data/1")
+  changed = data[:where] + b"zip/data/X" + data[where + 10 :]
+  (tmp_path / "x.bin").write_bytes(changed)
+  with pytest.raises(InputError, match="'data/1' is not where the list"):
     torch_bin.read_tensors(tmp_path / "x.bin")
 
 
@@ -352,6 +367,15 @@ def test_a_wrong_legacy_file_is_refused(tmp_path, change, message):
   assert _SIZE in data
   (tmp_path / "x.bin").write_bytes(change(data))
   with damage.little_memory(), pytest.raises(InputError, match=message):
+    torch_bin.read_tensors(tmp_path / "x.bin")
+
+
+def test_a_legacy_file_without_its_storages_is_refused(tmp_path):
+  data = (DATA / "legacy.bin").read_bytes()
+  start = data.index(b".", data.index(b"type_sizes")) + 1
+  root = b"\x80\x02}" + _text("a") + _rebuild() + b"s."
+  (tmp_path / "x.bin").write_bytes(data[:start] + root + b"\x80\x02].")
+  with pytest.raises(InputError, match=r"with 0 storages, wanted .* with 1"):
     torch_bin.read_tensors(tmp_path / "x.bin")
 
 
