@@ -12,6 +12,7 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import refresh
 from realm_jax.train import optimizer
 from realm_jax.train.state import TrainState
+from tests.train.bert_numbers import BERT
 
 DEVICES = jax.device_count()
 eight_devices = pytest.mark.skipif(DEVICES != 8, reason="wants 8 devices")
@@ -80,7 +81,7 @@ def _state() -> TrainState:
       },
     }
   }
-  tx = optimizer.bert_adam(1e-3, 2, 5, lr_scales={"embedder": 0.5})
+  tx = optimizer.bert_adam(1e-3, 2, 5, lr_scales={"embedder": 0.5}, **BERT)
   return TrainState.create(params, tx)
 
 

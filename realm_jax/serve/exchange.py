@@ -150,7 +150,7 @@ def _modules(opened: run.Run) -> dict[str, nn.Module]:
     config = _trained(opened.realm.encoder.config, num_candidates=k)
     modules["encoder"] = RealmKnowledgeAugEncoder(config)
   if opened.open_qa is not None:
-    length = opened.config["query_len"] + opened.config["body_len"]
+    length = opened.open_qa.joint_len
     config = _trained(opened.open_qa.reader.config, reader_seq_len=length)
     modules["reader"] = RealmReader(config)
     beams = {name: getattr(config, name) for name in _OF_READERS}

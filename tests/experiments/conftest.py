@@ -73,7 +73,7 @@ def plain_run(demo, tmp_path_factory):
   config.embedder = config.encoder
   config.encoder.init = "normal"
   config.contiguous, config.embed_found = True, False
-  config.body_len = 32  # whole blocks, as the reference reads them
+  config.joint_len = 64  # whole blocks beside any question
   workdir = tmp_path_factory.mktemp("plain") / "run"
   tok = load_tokenizer(demo / "data" / "tokenizer")
   _tiny_runs.make_run(

@@ -18,7 +18,6 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
-from tests.train.bert_numbers import BERT
 
 DEFAULTS = {
   "num_steps": 24,
@@ -136,7 +135,9 @@ def run(workdir, batches=None, place=None, **changes):
   options = {**DEFAULTS, **changes}
   checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
   mesh = sharding.make_mesh()
-  tx = optimizer.bert_adam(0.05, 3, 40, **BERT)
+  tx = optimizer.bert_adam(
+    0.05, 3, 40, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.01, clip_norm=1.0
+  )
   kernel = np.random.default_rng(0).normal(size=(WIDTH, WIDTH))
   params = {
     "toy": {
