@@ -277,7 +277,10 @@ class RealmTokenizer(PretrainedTokenizer):
     options: EncodeOptions,
     rest: dict[str, Any],
   ) -> BatchEncoding:
-    _check(options)
+    if options.return_offsets_mapping:
+      raise InputError(
+        "return_offsets_mapping=True: only RealmTokenizerFast knows the offsets"
+      )
     ids = self._text_ids(text, options, rest)
     pair_ids = None
     if text_pair is not None:
@@ -287,7 +290,6 @@ class RealmTokenizer(PretrainedTokenizer):
   def _encode_batch(
     self, batch: Sequence[Any], options: EncodeOptions, rest: dict[str, Any]
   ) -> BatchEncoding:
-    _check(options)
     unpadded = dataclasses.replace(
       options,
       padding="do_not_pad",
@@ -325,13 +327,6 @@ class RealmTokenizer(PretrainedTokenizer):
     raise InputError(
       f"{text!r:.80} cannot be encoded: wanted a str, or a list of words, tokens"
       " or ids that is not empty"
-    )
-
-
-def _check(options: EncodeOptions) -> None:
-  if options.return_offsets_mapping:
-    raise InputError(
-      "return_offsets_mapping=True: only RealmTokenizerFast knows the offsets"
     )
 
 
