@@ -59,16 +59,6 @@ def check_ids(name: str, ids: Any, size: int, ignored: int = 0) -> None:
     raise InputError(f"{name} holds {wrong[0]}: wanted 0 to {size - 1}")
 
 
-def check_candidates(rows: int, batch: int, num_candidates: int) -> None:
-  """Refuses another number of candidates than the config says."""
-  if rows != batch * num_candidates:
-    raise InputError(
-      f"{rows} candidates for {batch} queries, but config"
-      f" num_candidates={num_candidates}: give as many, or load with"
-      " num_candidates=..."
-    )
-
-
 def merge_axes(x: Array | None, ndim: int) -> Array | None:
   """Merges the first two axes where there are more than `ndim` of them."""
   return x if np.ndim(x) <= ndim else merge_first_axes(x)

@@ -180,11 +180,21 @@ class RealmScorer(nn.Module):
       inputs_embeds=arguments.merge_axes(candidate_inputs_embeds, 3),
       **given,
     ).projected_score  # [B * K, P]
-    batch, k = query_score.shape[0], self.config.num_candidates
-    arguments.check_candidates(candidate_score.shape[0], batch, k)
-    candidate_score = candidate_score.reshape(batch, k, -1)
+    k, p = self.config.num_candidates, query_score.shape[1]
+    batch = max(len(query_score), len(candidate_score) // k)
+    given_batches = (len(query_score), len(candidate_score) / k)
+    if not set(given_batches) <= {1, batch}:
+      raise InputError(
+        f"{len(candidate_score)} candidates for {len(query_score)} queries, but"
+        f" config num_candidates={k}: give as many, or load with"
+        " num_candidates=..."
+      )
+    candidate_score = candidate_score.reshape(-1, k, p)
     output = RealmScorerOutput(
-      relevance_score=relevance_score(query_score, candidate_score),
+      relevance_score=relevance_score(  # one query serves all, and vice versa
+        jnp.broadcast_to(query_score, (batch, p)),
+        jnp.broadcast_to(candidate_score, (batch, k, p)),
+      ),
       query_score=query_score,
       candidate_score=candidate_score,
     )

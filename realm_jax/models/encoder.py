@@ -109,7 +109,12 @@ class RealmKnowledgeAugEncoder(nn.Module):
     logits = self.cls(x, self.realm.word_table)  # [B * K, L, V]
     loss = None
     if labels is not None:
-      arguments.check_candidates(len(x), len(labels), c.num_candidates)
+      if len(x) != len(labels) * c.num_candidates:
+        raise InputError(
+          f"{len(x)} sequences for {len(labels)} rows of labels, but config"
+          f" num_candidates={c.num_candidates}: give as many, or load with"
+          " num_candidates=..."
+        )
       loss = _loss(logits, relevance_score, labels, mlm_mask)
     output_attentions, output_hidden_states = arguments.wanted(
       c, output_attentions, output_hidden_states

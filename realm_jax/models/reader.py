@@ -179,7 +179,8 @@ class RealmReader(nn.Module):
     if labels is None:
       return output
     first, last = (
-      jnp.reshape(x, (*score.shape, -1))[:, :k] for x in labels[:2]
+      (x if x.ndim == 3 else x[..., None])[:, :k]
+      for x in map(jnp.asarray, labels[:2])
     )  # [B, K, A]
     gold = gold_spans(first, last, starts, ends)
     has_answers = jnp.asarray(labels[2], bool)

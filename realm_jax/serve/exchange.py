@@ -51,12 +51,11 @@ def open_model(
     InputError: no model here, or several.
   """
   path = pathlib.Path(path)
-  if (path / FILE).exists():
-    config = files.read_json(path / FILE)
-    if "model_type" not in config:
-      return _open_trained(path, kind)
-    if (path / "checkpoints").is_dir():
-      return _open_written(path)
+  runs = [*path.glob("checkpoints"), *path.glob("*/checkpoints")]
+  if runs and "model_type" in files.read_json(path / FILE):
+    return _open_written(path)
+  if runs:
+    return _open_trained(path, kind)
   return load.load_pretrained(path, kind=kind, partial=partial)
 
 

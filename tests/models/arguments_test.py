@@ -86,6 +86,16 @@ def test_scorer_refuses():
   )
 
 
+def test_scorer_of_one_query_and_many_candidates():
+  out, _ = jax.eval_shape(
+    lambda: RealmScorer(SIZES).init_with_output(
+      KEY, IDS[:1], candidate_input_ids=np.ones((3, 2, 5), int)
+    )
+  )
+  shapes = [x.shape for x in out.to_tuple()]  # as the reference broadcasts
+  assert shapes == [(3, 2), (1, 4), (3, 2, 4)]
+
+
 def test_encoder_refuses():
   module = RealmKnowledgeAugEncoder(SIZES)
   joint, labels = np.ones((2, 2, 5), int), np.ones((2, 5), int)

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from realm_jax.config import InputError
 from realm_jax.models import convert
+from realm_jax.models.reader import span_candidates
 from realm_jax.pretrained import find_evidence, load_pretrained, open_qa
 
 OTHER = "what is the capital of the river"
@@ -52,11 +53,18 @@ def test_asking_reads_what_it_finds(openqa, asked, io):
   for name in ("block_idx", "start_pos", "end_pos"):
     assert getattr(read, name) == io[name]
   assert read.loss is None and read.retriever_correct is None
-  # spans are numbered as in sequences of the length that the texts have
-  length = find_evidence(openqa, asked[0]).joint.input_ids.shape[-1]
-  width = read.end_pos - read.start_pos
-  narrower = sum(length - w for w in range(width))
-  assert read.candidate == narrower + read.start_pos
+
+
+def test_outputs_are_of_the_length_that_the_texts_have(asked, reference):
+  model = load_pretrained(reference / "openqa", reader_seq_len=60)
+  length = find_evidence(model, asked[0]).joint.input_ids.shape[-1]
+  assert length < 60
+  read = open_qa(model, *asked).reader_output
+  starts, ends = span_candidates(length, model.config.max_span_width)
+  assert read.reader_correct.shape == (3, len(starts))
+  assert starts[read.candidate] == read.start_pos
+  assert ends[read.candidate] == read.end_pos
+  assert read.end_pos > read.start_pos  # of a width whose number shifts
 
 
 def test_gradients(openqa, asked, io):

@@ -95,7 +95,8 @@ def test_answers_are_found_between_the_separators():
   rows = rng.integers(0, 3, (40, 17))
   rows[:, [4, 13]] = sep = 9
   rows[:, 14:] = [1, 2, 1]  # beyond the second: not searched
-  answers = [[1, 2], [0], [2, 2, 1], [1, 9, 1, 2], [1, 2]]
+  beyond = [1, 9, 1, 2, 1, 2]  # the row ends before it does
+  answers = [[1, 2], [0], [2, 2, 1], [1, 9, 1, 2], [1, 2], beyond]
   got = find_answers(rows, answers, sep)
   assert got == [slow_search(row, answers, sep) for row in rows.tolist()]
   assert any(end >= 13 for row in got for _, end in row)  # one that runs over
