@@ -6,7 +6,7 @@
 
 The argument names the phase, "pretrain" where there is none: configs/own.py:ict
 for train_ict, :encoder and :pretrain for pretrain, :finetune for finetune_qa.
-Cost as the demo's, about 90 s a phase on two cores; what it reaches depends on
+Cost as the demo's, up to three minutes a phase on two cores; what it reaches depends on
 the corpus. The README walks through it.
 """
 

@@ -3,7 +3,7 @@
   python -m experiments.pretrain --config=configs/pretrain.py:demo \\
     --workdir=DIR --config.init.embedder=ICT_DIR --config.init.encoder=ENC_DIR
 
-smoke: seconds. demo: about two minutes on two cores; retrieval utility from about
+smoke: seconds. demo: about three minutes on two cores; retrieval utility from about
 1.5 to 2.5 nats (docs/measurements.md). base: batch 512, 200k steps, lr 3e-5, K = 8 with the null block,
 refresh every 500 steps; 80 TPUs in the paper; zero-shot recall@5 on NQ dev 38.5.
 """
