@@ -60,11 +60,11 @@ def world():
   ids = np.ones((1, 8), np.int32)
   keys = jax.random.split(jax.random.key(0))
   params = {
-    "embedder": embedder.init(keys[0], ids)["params"],
-    "encoder": encoder.init(keys[1], ids)["params"],
+    "embedder": jax.jit(embedder.init)(keys[0], ids)["params"],
+    "encoder": jax.jit(encoder.init)(keys[1], ids)["params"],
   }
   realm = Realm(Retrieval(embedder, SPECIALS, N), encoder, K, joint_len=14)
-  block_emb = realm.retrieval.embed_blocks(params, tokens)
+  block_emb = jax.jit(realm.retrieval.embed_blocks)(params, tokens)
   batches = [
     _batch(rng, [11, 12, 2**40], [-1, 5, 7], [4, 6, 7]),
     _batch(rng, [14, -1, -1], [-1, -1, -1], [-1, 2, 2]),
@@ -86,7 +86,7 @@ def test_padding_rows_are_left_out(world):
 
 def test_utility_is_that_of_the_training_forward_pass(world):
   batch = world.batches[0]
-  out = world.realm(world.params, world.block_emb, world.tokens, batch)
+  out = jax.jit(world.realm)(world.params, world.block_emb, world.tokens, batch)
   gold = np.asarray(out.gold_log_probs)  # [B, K, M]
   p_z = np.exp(out.candidate_log_probs)
   for b in range(B):
@@ -124,7 +124,9 @@ def test_found_is_the_ranking_without_the_own_block(world):
 
 def test_gold_utility_reads_the_gold_block(world):
   ids = np.array([[-1, 4], [-1, 6], [-1, 0]], np.int32)
-  out = world.realm.given(world.params, world.tokens, world.batches[0], ids)
+  out = jax.jit(world.realm.given)(
+    world.params, world.tokens, world.batches[0], ids
+  )
   gold = np.asarray(out.gold_log_probs)
   gain = gold[:, 1] - gold[:, 0]
   expected = [gain[0].mean(), gain[1, 0]]  # the second query has one mask

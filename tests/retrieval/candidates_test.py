@@ -1,5 +1,7 @@
 """From ids to sequences on the device, against slow versions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,11 +74,12 @@ def test_join_reads_as_one_contiguous_sequence():
   blocks = candidates.gather_blocks(jax.tree.map(jnp.asarray, store()), ids)
   joint, body_mask = candidates.join(queries, blocks, joint_len, SPECIALS)
   flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), joint)
-  variables = encoder.init(jax.random.key(0), flat.input_ids)
+  variables = jax.jit(encoder.init)(jax.random.key(0), flat.input_ids)
   positions = np.full((6, 1), 2)
-  got = encoder.apply(
-    variables, flat, positions, method=RealmKnowledgeAugEncoder.mlm_logits
+  read = jax.jit(
+    functools.partial(encoder.apply, method=RealmKnowledgeAugEncoder.mlm_logits)
   )
+  got = read(variables, flat, positions)
   for i, (place, block) in enumerate(np.ndenumerate(ids)):
     row = rows[place[0]]
     room = joint_len - len(row) - 1
@@ -85,9 +88,7 @@ def test_join_reads_as_one_contiguous_sequence():
       np.array([[*row, *body, 3]]),
       token_type_ids=np.array([[0] * len(row) + [1] * (len(body) + 1)]),
     )
-    want = encoder.apply(
-      variables, one, positions[:1], method=RealmKnowledgeAugEncoder.mlm_logits
-    )
+    want = read(variables, one, positions[:1])
     np.testing.assert_allclose(got[i], want[0], rtol=1e-4, atol=1e-5)
     shown = np.asarray(joint.input_ids[place])[np.asarray(body_mask[place])]
     assert shown.tolist() == body

@@ -143,7 +143,7 @@ def test_spans_count_from_the_body_whatever_the_query():
   qa, batch = tiny.open_qa(), tiny.qa_batch(tokens)
   lens = batch.question.attention_mask.sum(1)
   assert lens.min() < lens.max()
-  logits = qa.read(
+  logits = jax.jit(qa.read)(
     {"reader": reader_of_one_wordpiece(9)},
     on_device(tokens),
     batch.question,
