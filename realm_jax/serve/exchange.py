@@ -52,7 +52,8 @@ def open_model(
   """
   path = pathlib.Path(path)
   runs = [*path.glob("checkpoints"), *path.glob("*/checkpoints")]
-  if runs and "model_type" in files.read_json(path / FILE):
+  config = files.read_json(path / FILE) if (path / FILE).exists() else {}
+  if runs and "model_type" in config:
     return _open_written(path)
   if runs:
     return _open_trained(path, kind)
