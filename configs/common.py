@@ -55,11 +55,27 @@ def get_common(size: str) -> ConfigDict:
   # whether the body's positions run on from the query's, as in the paper; if
   # not, it begins at position query_len, which a small model finds far sooner
   config.contiguous = pick(size, smoke=False, demo=False, base=True)
+  config.fill = fill()
   # what f(x, z) is multiplied with in p(z|x); 1 in the paper
   config.score_scale = pick(size, smoke=0.3, demo=0.3, base=1.0)
   config.init = ConfigDict()
   config.init.embedder = ""  # workdir of the run whose embedder to start from
   config.init.encoder = ""  # the same for encoder or reader
+  return config
+
+
+def fill(
+  query: float = 1.0, block: float = 1.0, joint: float = 1.0
+) -> ConfigDict:
+  """Shares of a training batch's places that are computed; 1: all padding too.
+
+  A batch with more wordpieces has its longest sequences cut: `cut_tokens` in
+  metrics.jsonl is the share that was lost. A little over the mean is right.
+  """
+  config = ConfigDict()
+  config.query = query  # of batch_size x query_len
+  config.block = block  # of the candidates (of ICT: the blocks) x block_len
+  config.joint = joint  # of the joint sequences x joint_len
   return config
 
 
