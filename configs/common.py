@@ -64,18 +64,17 @@ def get_common(size: str) -> ConfigDict:
   return config
 
 
-def fill(
-  query: float = 1.0, block: float = 1.0, joint: float = 1.0
-) -> ConfigDict:
-  """Shares of a training batch's places that are computed; 1: all padding too.
+def fill() -> ConfigDict:
+  """Shares of a training batch's places that are computed; 1: padding as well.
 
-  A batch with more wordpieces has its longest sequences cut: `cut_tokens` in
-  metrics.jsonl is the share that was lost. A little over the mean is right.
+  Of a batch with more wordpieces the longest sequences are cut: metrics.jsonl
+  has the share that was lost, `cut_tokens`, and the share of places that held
+  nothing, `padding`. A little over the mean is right.
   """
   config = ConfigDict()
-  config.query = query  # of batch_size x query_len
-  config.block = block  # of the candidates (of ICT: the blocks) x block_len
-  config.joint = joint  # of the joint sequences x joint_len
+  config.query = 1.0  # of batch_size x query_len
+  config.block = 1.0  # of the candidates (of ICT: the blocks) x block_len
+  config.joint = 1.0  # of the joint sequences x joint_len
   return config
 
 

@@ -249,7 +249,9 @@ class Bert(nn.Module):
     if layout:
       shape = layout.mask.shape
       ids = (
-        x if x is None else layout.pack(jnp.broadcast_to(x, shape + x.shape[2:]))
+        x
+        if x is None
+        else layout.pack(jnp.broadcast_to(x, shape + x.shape[2:]))
         for x in ids
       )
     return self.embeddings(*ids, deterministic)

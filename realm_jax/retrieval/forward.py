@@ -35,7 +35,7 @@ class RealmOutput:
     gold_log_probs: [B, K, M] log p(y_m | z, x).
     marginal_gold_log_probs: [B, M] (or [B, 1]) log p(y | x).
     mlm_mask: [B, M] the masks that were read.
-    cut_tokens: () share of the wordpieces there was no room for (see Fill).
+    room: see Retrieval.room.
   """
 
   candidate_ids: Array
@@ -44,7 +44,7 @@ class RealmOutput:
   gold_log_probs: Array
   marginal_gold_log_probs: Array
   mlm_mask: Array
-  cut_tokens: Array
+  room: dict[str, Array]
 
 
 class Fill(NamedTuple):
@@ -64,6 +64,9 @@ class Fill(NamedTuple):
   block: float = 1.0
   joint: float = 1.0
   masks: float = 1.0
+
+
+ALL = Fill()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Retrieval:
   score_scale: float = 1.0
   mesh: Mesh | None = None
   frozen: bool = False
-  fill: Fill = Fill()
+  fill: Fill = ALL
 
   def embed_query(self, params, query: Inputs, rng=None) -> Array:
     """[B, Q] -> [B, P]."""
@@ -114,14 +117,20 @@ class Retrieval:
     groups = 1 if self.mesh is None else self.mesh.size
     return unpadded.lay_out(mask.reshape(-1, mask.shape[-1]), fill, groups)
 
-  def cut_tokens(self, *masks_and_fills: tuple[Array, float]) -> Array:
-    """() share of the tokens of some [..., T] that there is no room for."""
-    there, kept = 0, 0
+  def room(self, *masks_and_fills: tuple[Array, float]) -> dict[str, Array]:
+    """How well some [..., T] tokens fit the places that are computed.
+
+    Returns:
+      "cut_tokens": () share of the tokens that had no room, and "padding": ()
+      share of the places that held no token.
+    """
+    tokens, kept, places = 0, 0, 0
     for mask, fill in masks_and_fills:
       layout = self.lay_out(mask, fill)
-      there += mask.sum()
+      tokens += mask.sum()
       kept += (mask if layout is None else layout.mask).sum()
-    return 1 - kept / there
+      places += mask.size if layout is None else layout.source.size
+    return {"cut_tokens": 1 - kept / tokens, "padding": 1 - kept / places}
 
   def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
     """Embeds candidates [B, K, C-3] -> [B, K, P].
@@ -216,8 +225,8 @@ class Realm:
     marginal = objective.marginal_gold_log_probs(
       log_probs, gold, mask, self.marginalise
     )
-    cut = self.cut_tokens(batch, blocks)
-    return RealmOutput(ids, log_probs, logits, gold, marginal, mask, cut)
+    room = self.room(batch, blocks)
+    return RealmOutput(ids, log_probs, logits, gold, marginal, mask, room)
 
   def score_words(
     self, params, batch: PretrainBatch, states: Array
@@ -275,15 +284,15 @@ class Realm:
     method = RealmKnowledgeAugEncoder.word_logits
     return self.encoder.apply(given, states, method=method)
 
-  def cut_tokens(self, batch: PretrainBatch, blocks: BlockTokens) -> Array:
-    """() share of the wordpieces of a batch that there is no room for."""
+  def room(self, batch: PretrainBatch, blocks: BlockTokens) -> dict[str, Array]:
+    """As Retrieval.room, of all that is computed of a batch."""
     retrieval, fill = self.retrieval, self.retrieval.fill
     query = candidates.visible(
       batch.query, retrieval.embedder, retrieval.specials
     )
     block = candidates.block_inputs(blocks, retrieval.specials)
     joint, _ = self.join(batch, blocks)
-    return retrieval.cut_tokens(
+    return retrieval.room(
       (query.attention_mask, fill.query),
       (block.attention_mask[:, 1:], fill.block),
       (joint.attention_mask, fill.joint),
@@ -314,7 +323,7 @@ class QaOutput:
     span_logits: [B, K, S] over the first K blocks, relevance included.
     block: [B] slot of the best span; start, end: [B] its wordpieces within
       the body, end inclusive.
-    cut_tokens: () share of the wordpieces there was no room for (see Fill).
+    room: see Retrieval.room.
   """
 
   block_ids: Array
@@ -323,7 +332,7 @@ class QaOutput:
   block: Array
   start: Array
   end: Array
-  cut_tokens: Array
+  room: dict[str, Array]
 
 
 @struct.dataclass
@@ -388,7 +397,7 @@ class OpenQa:
       block=block,
       start=jnp.asarray(starts)[span],
       end=jnp.asarray(ends)[span],
-      cut_tokens=self.retrieval.cut_tokens(
+      room=self.retrieval.room(
         (question.attention_mask, self.retrieval.fill.query),
         (joint.attention_mask, self.retrieval.fill.joint),
       ),

@@ -22,7 +22,7 @@ from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import refresh
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import Fill, OpenQa, Realm, Retrieval
+from realm_jax.retrieval.forward import ALL, Fill, OpenQa, Realm, Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -160,7 +160,7 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
 
 
 def make_retrieval(
-  config: ConfigDict, corpus: Corpus, fill: Fill = Fill()
+  config: ConfigDict, corpus: Corpus, fill: Fill = ALL
 ) -> Retrieval:
   """The search of a run; computes all padding, unless `fill` spares it."""
   return Retrieval(

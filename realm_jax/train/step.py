@@ -34,11 +34,11 @@ def make_ict_step(
     block_emb = retrieval.embed(params, batch.block, rngs[1], fill.block)
     score = query_emb * retrieval.score_scale
     loss, accuracy = objective.ict_loss(score, block_emb)  # [B, P] both
-    cut = retrieval.cut_tokens(
+    room = retrieval.room(
       (batch.query.attention_mask, fill.query),
       (batch.block.attention_mask, fill.block),
     )
-    return loss, {"loss": loss, "accuracy": accuracy, "cut_tokens": cut}
+    return loss, {"loss": loss, "accuracy": accuracy, **room}
 
   def step(state, index, batch, tokens):
     del tokens  # the pairs are in the batch
@@ -70,8 +70,7 @@ def make_encoder_step(
     shown = realm.shows(batch, blocks)[:, 0]  # [B, M]
     mask = mask * (shown | null[:, None])
     loss = objective.realm_loss(gold[:, 0] * mask, mask)
-    cut = realm.cut_tokens(batch, blocks)
-    return loss, {"loss": loss, "cut_tokens": cut}
+    return loss, {"loss": loss, **realm.room(batch, blocks)}
 
   def step(state, index, batch, tokens):
     bound = functools.partial(loss_fn, tokens)
@@ -107,7 +106,7 @@ def make_pretrain_step(
       "null_mass": probs[:, 0].mean(),
       "candidate_entropy": -(probs * out.candidate_log_probs).sum(1).mean(),
       "gold_in_candidates": has_gold.sum() / known,
-      "cut_tokens": out.cut_tokens,
+      **out.room,
     }
 
   def step(state, index, batch, tokens):
@@ -150,7 +149,7 @@ def make_finetune_step(
       "exact_match": right.mean(),
       "reader_oracle": gold.any(-1).mean(),
       "answer_in_beam": labels.has_answer.any(-1).mean(),
-      "cut_tokens": out.cut_tokens,
+      **out.room,
     }
 
   def step(state, index, batch, tokens):

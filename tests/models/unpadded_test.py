@@ -96,9 +96,7 @@ def test_bert_is_the_same_to_rounding(num_groups, read):
   @jax.jit
   def outcome(params, layout):
     def total(params):
-      x, _, _ = layers.apply(
-        params, inputs, read_positions=read, layout=layout
-      )
+      x, _, _ = layers.apply(params, inputs, read_positions=read, layout=layout)
       x = x * there[..., None]
       return jnp.sin(x).sum(), x
 
