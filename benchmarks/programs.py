@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from realm_jax.models import bert, encoder, objective
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.forward import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
@@ -25,50 +24,38 @@ class Given(NamedTuple):
   batch: PretrainBatch
   ids: Any  # [B, K] candidates
   query_emb: Any  # [B, P]
-  hidden: Any  # [B * K, M, D] what the head gets
+  states: Any  # [B, K, M, D] what the head gets
 
 
 @dataclasses.dataclass(frozen=True)
-class Instead:
-  """Stands in for a Realm's encoder: gives something else of the joint
-  sequences, `give(encoder, params, joint, positions)`."""
+class Everywhere(Realm):
+  """The same forward pass with logits at every position."""
 
-  encoder: encoder.RealmKnowledgeAugEncoder
-  give: Callable[..., Any]
+  def mask_states(self, params, batch, blocks, rng=None):
+    """The logits at the masks, of those at all positions: [B, K, M, V]."""
+    joint, _ = self.join(batch, blocks)
+    rows = candidates.flatten(joint)
+    logits = self.encoder.apply(
+      {"params": params["encoder"]},
+      rows.input_ids,
+      attention_mask=rows.attention_mask,
+      token_type_ids=rows.token_type_ids,
+      position_ids=rows.position_ids,
+    ).logits  # [B * K, L, V]
+    at = jnp.repeat(batch.mlm_positions, self.num_candidates, axis=0)
+    logits = jnp.take_along_axis(logits, at[..., None], axis=1)
+    return logits.reshape(*joint.input_ids.shape[:2], *logits.shape[1:])
 
-  def apply(self, variables, joint, positions, **_):
-    """As the encoder's, whatever the method."""
-    return self.give(self.encoder, variables["params"], joint, positions)
+  def word_logits(self, params, states):
+    """They are that already."""
+    del params
+    return states
 
-
-def last_hidden(model, params, joint, positions):
-  """The layers without the head: [R, M, D]."""
-  layers = bert.Bert(model.config)
-  given = {"params": params["realm"]}
-  return layers.apply(given, joint, read_positions=positions)[0]
-
-
-def logits_everywhere(model, params, joint, positions):
-  """Logits at all positions, then those of the masks: [R, M, V]."""
-  logits = model.apply(
-    {"params": params},
-    joint.input_ids,
-    attention_mask=joint.attention_mask,
-    token_type_ids=joint.token_type_ids,
-    position_ids=joint.position_ids,
-  ).logits
-  return jnp.take_along_axis(logits, positions[..., None], axis=1)
-
-
-def joint_mask(model, params, joint, positions):
-  """Which columns of the joint sequences hold a token: [R, L]."""
-  del model, params, positions
-  return joint.attention_mask
-
-
-def with_encoder(realm: Realm, give: Callable[..., Any]) -> Realm:
-  """The same forward pass with something else in the encoder's place."""
-  return dataclasses.replace(realm, encoder=Instead(realm.encoder, give))
+  @classmethod
+  def of(cls, realm: Realm) -> "Everywhere":
+    """With the parts of a realm."""
+    fields = dataclasses.fields(realm)
+    return cls(**{f.name: getattr(realm, f.name) for f in fields})
 
 
 def parts(
@@ -81,30 +68,17 @@ def parts(
 
   Each has its own backward pass; each is a function of Given alone.
   """
-  retrieval, head = realm.retrieval, encoder.MlmHead(realm.encoder.config)
-  layers = with_encoder(realm, last_hidden)
+  retrieval = realm.retrieval
 
   def gradient(function, *args):  # sin: no two rows of gradients are alike
-    return jax.grad(lambda *args: jnp.sin(function(*args)).sum())(*args)
+    every = tuple(range(len(args)))
+    return jax.grad(lambda *a: jnp.sin(function(*a)).sum(), every)(*args)
 
   def of(given, name):
     return {name: given.state.params[name]}
 
   def found(given):
     return candidates.gather_blocks(given.tokens, given.ids)
-
-  def score_words(params, table, hidden, targets):
-    logits = head.apply({"params": params}, hidden, table)
-    logits = logits.reshape(targets.shape[0], -1, *logits.shape[1:])
-    return objective.gold_log_probs(logits, targets).sum()
-
-  def train_head(given):
-    params = given.state.params["encoder"]
-    table = params["realm"]["embeddings"]["word_embeddings"]["embedding"]
-    gradients = jax.grad(score_words, argnums=(0, 1, 2))
-    return gradients(
-      params["cls"], table, given.hidden, given.batch.mlm_targets
-    )
 
   made = {
     "embed queries": lambda g: gradient(
@@ -117,9 +91,13 @@ def parts(
       lambda p: retrieval.embed_candidates(p, found(g)), of(g, "embedder")
     ),
     "encoder layers": lambda g: gradient(
-      lambda p: layers.read(p, g.batch, found(g)), of(g, "encoder")
+      lambda p: realm.mask_states(p, g.batch, found(g)), of(g, "encoder")
     ),
-    "MLM head": train_head,
+    "MLM head": lambda g: gradient(
+      lambda p, states: realm.score_words(p, g.batch, states)[2],
+      of(g, "encoder"),
+      g.states,
+    ),
     "optimizer": lambda g: g.state.apply_gradients(g.state.params, tx),
   }
   if slices:

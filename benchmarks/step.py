@@ -41,8 +41,6 @@ from benchmarks import flops, programs, synthetic
 from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
-from realm_jax.models import bert
-from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval import candidates
 from realm_jax.train import pretrain, run, step
 
@@ -89,11 +87,16 @@ def measure(
     )
   config.mesh.data = 1
   opened = pretrain.open_pretraining(config, workdir)
-  realm, tokens = opened.realm, opened.tokens
-  state, tx = run.start(_init_params(opened), config, opened.corpus)
+  tokens, realm = opened.tokens, run.unpadded(opened.realm, config)
+  state, tx = run.start(pretrain.init_params(opened), config, opened.corpus)
   batches = _batches(opened, rounds + 1)  # the first round warms up
   refresher = run.make_refresher(
-    config, workdir, opened.corpus, realm.retrieval, tokens, batches[0].query
+    config,
+    workdir,
+    opened.corpus,
+    opened.realm.retrieval,
+    tokens,
+    batches[0].query,
   )
   slices, embedder = refresher.slices_per_step, refresher.embedder
   index = refresher.shell(state.params).replace(
@@ -105,7 +108,7 @@ def measure(
     for name, part in programs.parts(realm, tx, embedder, slices).items()
   }
   running = dict(compiled)
-  everywhere = programs.with_encoder(realm, programs.logits_everywhere)
+  everywhere = programs.Everywhere.of(opened.realm)
   for name, forward in (("step", realm), ("everywhere", everywhere)):
     running[name] = programs.Steps(
       step.make_pretrain_step(forward, tx, config.seed, embedder, slices),
@@ -127,22 +130,6 @@ def measure(
     num_params=sum(x.size for x in jax.tree.leaves(state.params)),
     padding=_padding(realm, given[1:]),
   )
-
-
-def _init_params(opened: pretrain.Pretraining) -> dict:
-  """Fresh params."""
-  config, realm = opened.config, opened.realm
-  joint = np.zeros((1, config.joint_len), np.int32)
-  return {
-    "embedder": run.init_part(realm.retrieval.embedder, config.seed, joint),
-    "encoder": run.init_part(
-      realm.encoder,
-      config.seed,
-      bert.make_inputs(joint),
-      np.zeros((1, config.max_masks), np.int32),
-      method=RealmKnowledgeAugEncoder.mlm_logits,
-    ),
-  }
 
 
 def _batches(opened, count):
@@ -167,7 +154,7 @@ def _given(realm, state, index, tokens, batches) -> Iterable[programs.Given]:
   sizes = realm.encoder.config
   for batch in batches:
     masks = batch.mlm_targets.shape
-    shape = (masks[0] * realm.num_candidates, masks[1], sizes.hidden_size)
+    shape = (masks[0], realm.num_candidates, masks[1], sizes.hidden_size)
     yield programs.Given(
       state=state,
       index=index,
@@ -175,7 +162,7 @@ def _given(realm, state, index, tokens, batches) -> Iterable[programs.Given]:
       batch=batch,
       ids=find(state.params, index.block_emb, tokens, batch),
       query_emb=embed(state.params, batch.query),
-      hidden=jax.random.normal(jax.random.key(0), shape),
+      states=jax.random.normal(jax.random.key(0), shape),
     )
 
 
@@ -192,7 +179,6 @@ def _interleaved(running, given) -> dict[str, np.ndarray]:
 
 def _padding(realm, given) -> dict[str, float]:
   """Part -> share of padding among what it works on."""
-  columns = programs.with_encoder(realm, programs.joint_mask)
   masks = {name: [] for name in ("embed queries", "embed candidates",
                                  "encoder layers", "MLM head")}  # fmt: skip
   for g in given:
@@ -200,7 +186,8 @@ def _padding(realm, given) -> dict[str, float]:
     block = candidates.block_inputs(found, realm.retrieval.specials)
     masks["embed queries"].append(g.batch.query.attention_mask)
     masks["embed candidates"].append(block.attention_mask[:, 1:])
-    masks["encoder layers"].append(columns.read(g.state.params, g.batch, found))
+    joint, _ = realm.join(g.batch, found)
+    masks["encoder layers"].append(joint.attention_mask)
     masks["MLM head"].append(g.batch.mlm_mask)
   return {k: 1 - float(np.mean(v)) for k, v in masks.items()}
 

@@ -55,11 +55,26 @@ def get_common(size: str) -> ConfigDict:
   # whether the body's positions run on from the query's, as in the paper; if
   # not, it begins at position query_len, which a small model finds far sooner
   config.contiguous = pick(size, smoke=False, demo=False, base=True)
+  config.fill = fill()
   # what f(x, z) is multiplied with in p(z|x); 1 in the paper
   config.score_scale = pick(size, smoke=0.3, demo=0.3, base=1.0)
   config.init = ConfigDict()
   config.init.embedder = ""  # workdir of the run whose embedder to start from
   config.init.encoder = ""  # the same for encoder or reader
+  return config
+
+
+def fill() -> ConfigDict:
+  """Shares of a training batch's places that are computed; 1: padding as well.
+
+  Of a batch with more wordpieces the longest sequences are cut: metrics.jsonl
+  has the share that was lost, `cut_tokens`, and the share of places that held
+  nothing, `padding`. A little over the mean is right.
+  """
+  config = ConfigDict()
+  config.query = 1.0  # of batch_size x query_len
+  config.block = 1.0  # of the candidates (of ICT: the blocks) x block_len
+  config.joint = 1.0  # of the joint sequences x joint_len
   return config
 
 

@@ -16,6 +16,8 @@ def get_config(size: str = "demo"):
   config.evidence = "own"
   config.data.text = "sentences,lead_lines"
   config.text_weights = (1.0, 0.0)  # sentences only
+  config.fill.query = 1.0
+  config.fill.masks = common.pick(size, smoke=0.9, demo=0.65, base=1.0)
   config.train = common.train(
     batch_size=common.pick(size, smoke=8, demo=64, base=512),
     num_steps=common.pick(size, smoke=6, demo=150, base=10_000),

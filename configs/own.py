@@ -33,6 +33,8 @@ def get_config(phase: str = "pretrain"):
   config.data.text = "sentences"  # of the corpus
   # questions: config.data.qa_{train,dev,test}, none where these are empty
   config.data.qa = "files"
+  for name in config.fill:  # another corpus has other lengths
+    config.fill[name] = 1.0
   if "text_weights" in config:
     config.text_weights = (1.0,)
   return config

@@ -39,6 +39,9 @@ def get_config(size: str = "demo"):
   config.num_candidates = common.pick(size, smoke=4, demo=8, base=8)
   # masked wordpieces a query; a longer span is masked whole and scored so far
   config.max_masks = common.pick(size, smoke=5, demo=5, base=10)
+  config.fill.query = common.pick(size, smoke=0.95, demo=0.5, base=1.0)
+  # of batch_size x max_masks
+  config.fill.masks = common.pick(size, smoke=0.9, demo=0.78, base=1.0)
   # sum the candidates out per masked "token" (the code) or "span" (the paper)
   config.marginalise = "token"
   config.refresh = common.refresh(

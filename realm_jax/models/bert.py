@@ -1,10 +1,11 @@
 """The BERT encoder: the body of every model of REALM.
 
 Follows the reference (transformers 4.34, modeling_realm.py) number for number,
-with three things that change only the cost: the query, key and value products
+with four things that change only the cost: the query, key and value products
 are one matrix product; a caller that reads few positions (the [CLS] vector, the
-masked tokens) has the last layer computed at those alone; parameters that no
-forward reads are not in the tree.
+masked tokens) has the last layer computed at those alone; padding is computed
+only where a caller asks for no better layout; parameters that no forward reads
+are not in the tree.
 """
 
 import functools
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
+from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs
 
 _ACTIVATIONS = {
@@ -101,17 +103,22 @@ class Attention(nn.Module):
   layer: int
 
   @nn.compact
-  def __call__(self, x, x_read, bias, head_mask, deterministic):
-    """Returns the mixed values [R, T', D] and the weights [R, H, T', T]."""
+  def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
+    """Returns the mixed values [R, T', D] and the weights [R, H, T', T].
+
+    With a layout, x is [G, S, D], and so are x_read and the values if x is
+    read itself.
+    """
     c = self.config
+    spread = layout.unpack if layout else lambda x: x
     d, heads = c.hidden_size, c.num_attention_heads
     kernel = self.param("qkv_kernel", self._qkv_init, (d, 3 * d))
     offset = self.param("qkv_bias", nn.initializers.zeros, (3 * d,))
     if x_read is x:
-      q, k, v = jnp.split(x @ kernel + offset, 3, axis=-1)  # [R, T, D]
+      q, k, v = jnp.split(spread(x @ kernel + offset), 3, axis=-1)  # [R, T, D]
     else:
       q = x_read @ kernel[:, :d] + offset[:d]  # [R, M, D]
-      k, v = jnp.split(x @ kernel[:, d:] + offset[d:], 2, axis=-1)
+      k, v = jnp.split(spread(x @ kernel[:, d:] + offset[d:]), 2, axis=-1)
     q, k, v = (
       t.reshape(*t.shape[:2], heads, d // heads) for t in (q, k, v)
     )  # [R, T, H, D/H]
@@ -123,8 +130,11 @@ class Attention(nn.Module):
     if head_mask is not None:
       dropped = dropped * head_mask  # [R or 1, H, T' or 1, T or 1]
     mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped, v)
+    mixed = mixed.reshape(*mixed.shape[:2], d)
+    if layout and x_read is x:
+      mixed = layout.pack(mixed)
     out = nn.Dense(d, kernel_init=self._out_init, name="out")
-    return out(mixed.reshape(*mixed.shape[:2], d)), dropped
+    return out(mixed), dropped
 
   def _copy_matrix(self, shape, dtype):
     """One orthogonal matrix a layer, the same for the values and the output."""
@@ -151,12 +161,12 @@ class Layer(nn.Module):
   layer: int
 
   @nn.compact
-  def __call__(self, x, x_read, bias, head_mask, deterministic):
+  def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
     c = self.config
     drop = nn.Dropout(c.hidden_dropout_prob)
     dense = functools.partial(nn.Dense, kernel_init=kernel_init(c))
     mixed, weights = Attention(c, self.layer, name="attention")(
-      x, x_read, bias, head_mask, deterministic
+      x, x_read, bias, head_mask, layout, deterministic
     )
     x = x_read + drop(mixed, deterministic=deterministic)
     x = layer_norm(c.layer_norm_eps, "attention_norm")(x)
@@ -189,6 +199,7 @@ class Bert(nn.Module):
     read_positions: Array | None = None,
     head_mask: Array | None = None,
     inputs_embeds: Array | None = None,
+    layout: Layout | None = None,
     deterministic: bool = True,
   ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
     """Encodes sequences.
@@ -199,38 +210,51 @@ class Bert(nn.Module):
         for all of them.
       head_mask: [H], [layers, H] or [layers, R, H, T', T], 0 silences a head.
       inputs_embeds: [R, T, D] in place of the word embeddings.
+      layout: of the tokens that are computed and attended to, none of which
+        is padding; its mask is taken for the inputs'.
       deterministic: no dropout.
 
     Returns:
       The last layer's output [R, T, D] (or [R, M, D]), the hidden states of
-      embeddings and layers, and the attention weights of each layer.
+      embeddings and layers ([G, S, D] with a layout), and the attention
+      weights of each layer.
     """
-    x = self.embed(inputs, inputs_embeds, deterministic)
+    if layout:
+      inputs = inputs.replace(attention_mask=layout.mask)
+    x = self.embed(inputs, inputs_embeds, layout, deterministic)
     bias = attention_bias(inputs.attention_mask, x.dtype)
     head_mask = all_head_masks(head_mask, self.config)
     states, attentions = [x], []
     for i, layer in enumerate(self.layers):
       x_read = x
       if read_positions is not None and i == len(self.layers) - 1:
-        x_read = jnp.take_along_axis(x, read_positions[..., None], axis=1)
+        padded = layout.unpack(x) if layout else x
+        x_read = jnp.take_along_axis(padded, read_positions[..., None], axis=1)
       mask = None if head_mask is None else head_mask[i]
-      x, weights = layer(x, x_read, bias, mask, deterministic)
+      x, weights = layer(x, x_read, bias, mask, layout, deterministic)
       states.append(x)
       attentions.append(weights)
+    if layout and read_positions is None:
+      x = layout.unpack(x)
     return x, tuple(states), tuple(attentions)
 
-  def embed(self, inputs: Inputs, inputs_embeds=None, deterministic=True):
-    """The normalised sum of embeddings, [R, T, D]."""
+  def embed(
+    self, inputs: Inputs, inputs_embeds=None, layout=None, deterministic=True
+  ):
+    """The normalised sum of embeddings, [R, T, D] or [G, S, D]."""
     positions = inputs.position_ids
     if positions is None:
       positions = jnp.arange(inputs.attention_mask.shape[-1])[None]
-    return self.embeddings(
-      inputs.input_ids,
-      inputs.token_type_ids,
-      positions,
-      inputs_embeds,
-      deterministic,
-    )
+    ids = (inputs.input_ids, inputs.token_type_ids, positions, inputs_embeds)
+    if layout:
+      shape = layout.mask.shape
+      ids = (
+        x
+        if x is None
+        else layout.pack(jnp.broadcast_to(x, shape + x.shape[2:]))
+        for x in ids
+      )
+    return self.embeddings(*ids, deterministic)
 
   @property
   def word_table(self) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import arguments, bert
+from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, RealmEmbedderOutput, RealmScorerOutput
 
 
@@ -35,6 +36,7 @@ class RealmEmbedder(nn.Module):
     output_hidden_states: bool | None = None,
     return_dict: bool | None = None,
     *,
+    layout: Layout | None = None,
     deterministic: bool = True,
   ) -> RealmEmbedderOutput | tuple:
     """Embeds sequences; arguments as the reference's forward.
@@ -50,6 +52,7 @@ class RealmEmbedder(nn.Module):
         config says.
       output_hidden_states: whether hidden states are; None: likewise.
       return_dict: False returns the reference's tuple.
+      layout: as Bert's; not with inputs_embeds or output_hidden_states.
       deterministic: no dropout.
 
     Raises:
@@ -76,12 +79,14 @@ class RealmEmbedder(nn.Module):
       read_positions=read if only_cls else None,
       head_mask=head_mask,
       inputs_embeds=inputs_embeds,
+      layout=layout,
       deterministic=deterministic,
     )
     dense = nn.Dense(
       c.retriever_proj_size, kernel_init=bert.kernel_init(c), name="dense"
     )
-    projected = dense(self._pool(x, inputs.attention_mask))  # [R, P]
+    mask = layout.mask if layout else inputs.attention_mask
+    projected = dense(self._pool(x, mask))  # [R, P]
     projected = bert.layer_norm(c.layer_norm_eps, "norm")(projected)
     projected = nn.Dropout(c.hidden_dropout_prob)(
       projected, deterministic=deterministic

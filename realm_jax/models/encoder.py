@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import arguments, bert, objective
+from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs, RealmEncoderOutput
 
 _IGNORED = -100  # a label that no loss is taken at, as torch has it
@@ -52,10 +53,28 @@ class RealmKnowledgeAugEncoder(nn.Module):
     self, joint: Inputs, mlm_positions: Array, deterministic: bool = True
   ) -> Array:
     """Logits at the masked positions alone: [R, L], [R, M] -> [R, M, V]."""
+    states = self.mask_states(joint, mlm_positions, None, deterministic)
+    return self.word_logits(states)
+
+  def mask_states(
+    self,
+    joint: Inputs,
+    mlm_positions: Array,
+    layout: Layout | None = None,
+    deterministic: bool = True,
+  ) -> Array:
+    """What the layers make of the masks: [R, L], [R, M] -> [R, M, D]."""
     x, _, _ = self.realm(
-      joint, read_positions=mlm_positions, deterministic=deterministic
+      joint,
+      read_positions=mlm_positions,
+      layout=layout,
+      deterministic=deterministic,
     )
-    return self.cls(x, self.realm.word_table)
+    return x
+
+  def word_logits(self, states: Array) -> Array:
+    """What stands there: [..., D] -> [..., V]."""
+    return self.cls(states, self.realm.word_table)
 
   def __call__(
     self,

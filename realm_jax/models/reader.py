@@ -12,6 +12,7 @@ import numpy as np
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import arguments, bert, objective
+from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs, RealmReaderOutput
 
 
@@ -63,6 +64,7 @@ class RealmReader(nn.Module):
     joint: Inputs,
     block_mask: Array,
     read_positions: Array,
+    layout: Layout | None = None,
     deterministic: bool = True,
   ) -> Array:
     """Scores spans of joint sequences.
@@ -72,14 +74,20 @@ class RealmReader(nn.Module):
       block_mask: [R, L] 1 at the wordpieces of the body.
       read_positions: [R, T] columns among which spans are looked for, in a
         row.
+      layout: as Bert's; no span ends at what it cuts.
       deterministic: no dropout.
 
     Returns:
       [R, S] with S the spans of T positions (span_candidates).
     """
     x, _, _ = self.realm(
-      joint, read_positions=read_positions, deterministic=deterministic
+      joint,
+      read_positions=read_positions,
+      layout=layout,
+      deterministic=deterministic,
     )
+    if layout:
+      block_mask = block_mask & layout.mask
     mask = jnp.take_along_axis(block_mask, read_positions, axis=1)
     return self.qa_outputs(x, mask)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.models.unpadded import Layout
 from realm_jax.retrieval import mips
 from realm_jax.types import Array, BlockTokens, Inputs
 
@@ -35,51 +36,49 @@ class Specials(NamedTuple):
 
 
 def embed(
-  embedder: RealmEmbedder, params, inputs: Inputs, dropout_rng: Array | None
+  embedder: RealmEmbedder,
+  params,
+  inputs: Inputs,
+  dropout_rng: Array | None,
+  layout: Layout | None = None,
 ) -> Array:
-  """Embeds sequences [..., T] -> [..., P]; dropout where a key is given."""
+  """Embeds sequences [..., T] -> [..., P]; dropout where a key is given.
+
+  A layout is of their rows [R, T].
+  """
   lead = inputs.input_ids.shape[:-1]
-  rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), inputs)
+  rows = flatten(inputs)
   emb = embedder.apply(
     {"params": params},
     rows.input_ids,
     attention_mask=rows.attention_mask,
     token_type_ids=rows.token_type_ids,
     position_ids=rows.position_ids,
+    layout=layout,
     deterministic=dropout_rng is None,
     rngs=None if dropout_rng is None else {"dropout": dropout_rng},
   ).projected_score
   return emb.reshape(*lead, -1)
 
 
-def embed_query(
-  embedder: RealmEmbedder,
-  params,
-  query: Inputs,
-  specials: Specials,
-  dropout_rng: Array | None = None,
-) -> Array:
-  """Embeds queries [B, Q] -> [B, P].
+def flatten(inputs: Inputs) -> Inputs:
+  """Sequences [..., T] as rows [R, T]."""
+  return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), inputs)
 
-  With `config.query_mask_token=False` the retriever doesn't see [MASK]: there
-  is none in a block or a question, and a small model spends most of its
-  pre-training on learning to look past it.
+
+def visible(
+  query: Inputs, embedder: RealmEmbedder, specials: Specials
+) -> Inputs:
+  """The queries [B, Q] as the retriever sees them.
+
+  With `config.query_mask_token=False` it doesn't see [MASK]: there is none in
+  a block or a question, and a small model spends most of its pre-training on
+  learning to look past it.
   """
-  if not embedder.config.query_mask_token:
-    seen = query.attention_mask * (query.input_ids != specials.mask)
-    query = query.replace(attention_mask=seen)
-  return embed(embedder, params, query, dropout_rng)
-
-
-def embed_blocks(
-  embedder: RealmEmbedder,
-  params,
-  blocks: BlockTokens,
-  specials: Specials,
-  dropout_rng: Array | None = None,
-) -> Array:
-  """Embeds blocks [..., C-3] as `[CLS] title [SEP] body [SEP]` -> [..., P]."""
-  return embed(embedder, params, block_inputs(blocks, specials), dropout_rng)
+  if embedder.config.query_mask_token:
+    return query
+  seen = query.attention_mask * (query.input_ids != specials.mask)
+  return query.replace(attention_mask=seen)
 
 
 def gather_blocks(blocks: BlockTokens, ids: Array) -> BlockTokens:

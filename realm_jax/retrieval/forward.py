@@ -8,13 +8,14 @@ params. The index only selects. Training and evaluation share them.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from realm_jax.models import objective, reader
+from realm_jax.models import objective, reader, unpadded
 from realm_jax.models.embedder import RealmEmbedder, relevance_score
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
@@ -30,16 +31,42 @@ class RealmOutput:
   Attributes:
     candidate_ids: [B, K], -1 = null block.
     candidate_log_probs: [B, K] log p(z | x).
-    mlm_logits: [B, K, M, V].
+    mlm_logits: [B, K, M, V]; None where only the gold ones were computed.
     gold_log_probs: [B, K, M] log p(y_m | z, x).
     marginal_gold_log_probs: [B, M] (or [B, 1]) log p(y | x).
+    mlm_mask: [B, M] the masks that were read.
+    room: see Retrieval.room.
   """
 
   candidate_ids: Array
   candidate_log_probs: Array
-  mlm_logits: Array
+  mlm_logits: Array | None
   gold_log_probs: Array
   marginal_gold_log_probs: Array
+  mlm_mask: Array
+  room: dict[str, Array]
+
+
+class Fill(NamedTuple):
+  """Shares of a batch's padded places that are computed; 1 computes them all.
+
+  A batch that holds more wordpieces has its longest sequences cut
+  (models/unpadded.py).
+
+  Attributes:
+    query: of the queries [B, Q].
+    block: of the candidates [B, K, C].
+    joint: of the joint sequences [B, K, L].
+    masks: of the masked wordpieces [B, M].
+  """
+
+  query: float = 1.0
+  block: float = 1.0
+  joint: float = 1.0
+  masks: float = 1.0
+
+
+ALL = Fill()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +81,7 @@ class Retrieval:
       model that starts from ICT wants 1/sqrt(P)).
     mesh: where the index lies; None for one device.
     frozen: whether no gradient reaches the embedder; spares its backward pass.
+    fill: how much of a batch is computed.
   """
 
   embedder: RealmEmbedder
@@ -62,22 +90,47 @@ class Retrieval:
   score_scale: float = 1.0
   mesh: Mesh | None = None
   frozen: bool = False
+  fill: Fill = ALL
 
   def embed_query(self, params, query: Inputs, rng=None) -> Array:
     """[B, Q] -> [B, P]."""
-    return candidates.embed_query(
-      self.embedder, self._params(params), query, self.specials, rng
-    )
+    query = candidates.visible(query, self.embedder, self.specials)
+    return self.embed(params, query, rng, self.fill.query)
 
-  def embed_blocks(self, params, blocks: BlockTokens, rng=None) -> Array:
+  def embed_blocks(
+    self, params, blocks: BlockTokens, rng=None, fill: float = 1.0
+  ) -> Array:
     """[..., C-3] -> [..., P]."""
-    return candidates.embed_blocks(
-      self.embedder, self._params(params), blocks, self.specials, rng
-    )
+    inputs = candidates.block_inputs(blocks, self.specials)
+    return self.embed(params, inputs, rng, fill)
 
-  def _params(self, params):
+  def embed(self, params, inputs: Inputs, rng=None, fill: float = 1.0) -> Array:
+    """[..., T] -> [..., P]."""
     params = params["embedder"]
-    return jax.lax.stop_gradient(params) if self.frozen else params
+    if self.frozen:
+      params = jax.lax.stop_gradient(params)
+    layout = self.lay_out(inputs.attention_mask, fill)
+    return candidates.embed(self.embedder, params, inputs, rng, layout)
+
+  def lay_out(self, mask: Array, fill: float) -> unpadded.Layout | None:
+    """Of the rows of [..., T]; None where all is computed."""
+    groups = 1 if self.mesh is None else self.mesh.size
+    return unpadded.lay_out(mask.reshape(-1, mask.shape[-1]), fill, groups)
+
+  def room(self, *masks_and_fills: tuple[Array, float]) -> dict[str, Array]:
+    """How well some [..., T] tokens fit the places that are computed.
+
+    Returns:
+      "cut_tokens": () share of the tokens that had no room, and "padding": ()
+      share of the places that held no token.
+    """
+    tokens, kept, places = 0, 0, 0
+    for mask, fill in masks_and_fills:
+      layout = self.lay_out(mask, fill)
+      tokens += mask.sum()
+      kept += (mask if layout is None else layout.mask).sum()
+      places += mask.size if layout is None else layout.source.size
+    return {"cut_tokens": 1 - kept / tokens, "padding": 1 - kept / places}
 
   def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
     """Embeds candidates [B, K, C-3] -> [B, K, P].
@@ -92,7 +145,7 @@ class Retrieval:
     if k == 1:
       return null_emb
     others = jax.tree.map(lambda x: x[:, 1:], blocks)
-    others_emb = self.embed_blocks(params, others, rngs[1])
+    others_emb = self.embed_blocks(params, others, rngs[1], self.fill.block)
     return jnp.concatenate([null_emb, others_emb], axis=1)
 
   def search(self, block_emb: Array, query_emb: Array, k: int):
@@ -167,29 +220,84 @@ class Realm:
     candidate_emb = self.retrieval.embed_candidates(params, blocks, rngs[0])
     score = self.retrieval.relevance_score(query_emb, candidate_emb)  # [B, K]
     log_probs = objective.candidate_log_probs(score)
-    logits = self.read(params, batch, blocks, rngs[1])  # [B, K, M, V]
-    gold = objective.gold_log_probs(logits, batch.mlm_targets)  # [B, K, M]
+    states = self.mask_states(params, batch, blocks, rngs[1])  # [B, K, M, D]
+    mask, logits, gold = self.score_words(params, batch, states)
     marginal = objective.marginal_gold_log_probs(
-      log_probs, gold, batch.mlm_mask, self.marginalise
+      log_probs, gold, mask, self.marginalise
     )
-    return RealmOutput(ids, log_probs, logits, gold, marginal)
+    room = self.room(batch, blocks)
+    return RealmOutput(ids, log_probs, logits, gold, marginal, mask, room)
+
+  def score_words(
+    self, params, batch: PretrainBatch, states: Array
+  ) -> tuple[Array, Array | None, Array]:
+    """p(y | z, x) of each masked wordpiece beside each of its query's blocks.
+
+    Args:
+      params: {"encoder"}.
+      batch: the queries.
+      states: [B, K, M, D], see mask_states.
+
+    Returns:
+      mlm_mask [B, M] of those that were read; the logits [B, K, M, V], or None
+      where fill.masks spares those of no mask; log p(y_m | z, x) [B, K, M].
+    """
+    layout = self.retrieval.lay_out(batch.mlm_mask, self.retrieval.fill.masks)
+    if layout is None:
+      logits = self.word_logits(params, states)
+      gold = objective.gold_log_probs(logits, batch.mlm_targets)
+      return batch.mlm_mask, logits, gold
+    states = layout.pack(jnp.swapaxes(states, 1, 2))  # [G, S, K, D]
+    logits = self.word_logits(params, jnp.swapaxes(states, 1, 2))
+    gold = objective.gold_log_probs(logits, layout.pack(batch.mlm_targets))
+    gold = layout.unpack(jnp.swapaxes(gold, 1, 2))  # [B, M, K]
+    return layout.mask.astype(jnp.int32), None, jnp.swapaxes(gold, 1, 2)
 
   def read(
     self, params, batch: PretrainBatch, blocks: BlockTokens, rng=None
   ) -> Array:
     """MLM logits of each query beside each of its blocks, [B, K, M, V]."""
+    states = self.mask_states(params, batch, blocks, rng)
+    return self.word_logits(params, states)
+
+  def mask_states(
+    self, params, batch: PretrainBatch, blocks: BlockTokens, rng=None
+  ) -> Array:
+    """What the encoder makes of the masks, [B, K, M, D]."""
     joint, _ = self.join(batch, blocks)
     b, k = joint.input_ids.shape[:2]
-    positions = jnp.repeat(batch.mlm_positions, k, axis=0)  # [B * K, M]
-    logits = self.encoder.apply(
+    fill = self.retrieval.fill.joint
+    states = self.encoder.apply(
       {"params": params["encoder"]},
-      _flatten(joint),
-      positions,
+      candidates.flatten(joint),
+      jnp.repeat(batch.mlm_positions, k, axis=0),  # [B * K, M]
+      self.retrieval.lay_out(joint.attention_mask, fill),
       deterministic=rng is None,
       rngs=None if rng is None else {"dropout": rng},
-      method=RealmKnowledgeAugEncoder.mlm_logits,
+      method=RealmKnowledgeAugEncoder.mask_states,
     )
-    return logits.reshape(b, k, *logits.shape[1:])
+    return states.reshape(b, k, *states.shape[1:])
+
+  def word_logits(self, params, states: Array) -> Array:
+    """[..., D] -> [..., V]."""
+    given = {"params": params["encoder"]}
+    method = RealmKnowledgeAugEncoder.word_logits
+    return self.encoder.apply(given, states, method=method)
+
+  def room(self, batch: PretrainBatch, blocks: BlockTokens) -> dict[str, Array]:
+    """As Retrieval.room, of all that is computed of a batch."""
+    retrieval, fill = self.retrieval, self.retrieval.fill
+    query = candidates.visible(
+      batch.query, retrieval.embedder, retrieval.specials
+    )
+    block = candidates.block_inputs(blocks, retrieval.specials)
+    joint, _ = self.join(batch, blocks)
+    return retrieval.room(
+      (query.attention_mask, fill.query),
+      (block.attention_mask[:, 1:], fill.block),
+      (joint.attention_mask, fill.joint),
+      (batch.mlm_mask, fill.masks),
+    )
 
   def shows(self, batch: PretrainBatch, blocks: BlockTokens) -> Array:
     """Which masked wordpieces stand in what is read of each block, [B, K, M]."""
@@ -215,6 +323,7 @@ class QaOutput:
     span_logits: [B, K, S] over the first K blocks, relevance included.
     block: [B] slot of the best span; start, end: [B] its wordpieces within
       the body, end inclusive.
+    room: see Retrieval.room.
   """
 
   block_ids: Array
@@ -223,6 +332,7 @@ class QaOutput:
   block: Array
   start: Array
   end: Array
+  room: dict[str, Array]
 
 
 @struct.dataclass
@@ -268,11 +378,14 @@ class OpenQa:
     _, ids = self.retrieval.search(block_emb, query_emb, beam)
     if self.embed_found:
       found = candidates.gather_blocks(tokens, ids)
-      found_emb = self.retrieval.embed_blocks(params, found, rngs[1])
+      found_emb = self.retrieval.embed_blocks(
+        params, found, rngs[1], self.retrieval.fill.block
+      )
     else:
       found_emb = jax.lax.stop_gradient(block_emb[ids]).astype(query_emb.dtype)
     score = self.retrieval.relevance_score(query_emb, found_emb)  # [B, N]
-    logits = self.read(params, tokens, question, ids, rngs[2])
+    joint, body_mask = self.join(tokens, question, ids)
+    logits = self.read(params, question, joint, body_mask, rngs[2])
     k = logits.shape[1]
     logits = logits + score[:, :k, None]  # [B, K, S]
     starts, ends = self.spans()
@@ -284,6 +397,10 @@ class OpenQa:
       block=block,
       start=jnp.asarray(starts)[span],
       end=jnp.asarray(ends)[span],
+      room=self.retrieval.room(
+        (question.attention_mask, self.retrieval.fill.query),
+        (joint.attention_mask, self.retrieval.fill.joint),
+      ),
     )
 
   @property
@@ -295,30 +412,37 @@ class OpenQa:
     """Starts and ends of the S spans, counted from a body's first wordpiece."""
     return reader.span_candidates(self.joint_len - 3, self.max_width)
 
-  def read(
-    self, params, tokens: BlockTokens, question: Inputs, ids: Array, rng=None
-  ) -> Array:
-    """Span logits [B, K, S] of the first K = reader_beam_size blocks."""
+  def join(
+    self, tokens: BlockTokens, question: Inputs, ids: Array
+  ) -> tuple[Inputs, Array]:
+    """Questions beside their first K = reader_beam_size blocks, [B, K, L]."""
     k = min(self.reader.config.reader_beam_size, ids.shape[1])
-    blocks = candidates.gather_blocks(tokens, ids[:, :k])
-    joint, body_mask = candidates.join(
+    return candidates.join(
       question,
-      blocks,
+      candidates.gather_blocks(tokens, ids[:, :k]),
       self.joint_len,
       self.retrieval.specials,
       self.contiguous,
     )
+
+  def read(
+    self, params, question: Inputs, joint: Inputs, body_mask: Array, rng=None
+  ) -> Array:
+    """Span logits [B, K, S] of joint sequences [B, K, L]."""
+    b, k = joint.input_ids.shape[:2]
     columns = candidates.body_columns(question, self.joint_len)
+    fill = self.retrieval.fill.joint
     logits = self.reader.apply(
       {"params": params["reader"]},
-      _flatten(joint),
+      candidates.flatten(joint),
       body_mask.reshape(-1, body_mask.shape[-1]),
       jnp.repeat(columns, k, axis=0),
+      self.retrieval.lay_out(joint.attention_mask, fill),
       deterministic=rng is None,
       rngs=None if rng is None else {"dropout": rng},
       method=RealmReader.span_logits,
     )
-    return logits.reshape(-1, k, logits.shape[-1])
+    return logits.reshape(b, k, -1)
 
   def labels(
     self, tokens: BlockTokens, batch: QaBatch, output: QaOutput
@@ -345,11 +469,6 @@ class OpenQa:
     )  # [B, K, A, S]
     in_body = output.span_logits > jnp.finfo(jnp.float32).min / 2
     return QaLabels(hits.any((-1, -2)), is_answer.any(-2) & in_body)
-
-
-def _flatten(joint: Inputs) -> Inputs:
-  """[B, K, L] -> [B * K, L]."""
-  return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), joint)
 
 
 def _keys(rng, n):

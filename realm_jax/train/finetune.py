@@ -83,10 +83,16 @@ def finetune(
     InputError: a mistake in config, data or workdir.
   """
   opened = open_finetuning(config, workdir)
-  corpus, open_qa, tokens = opened.corpus, opened.open_qa, opened.tokens
+  corpus, tokens = opened.corpus, opened.tokens
+  open_qa = run.unpadded(opened.open_qa, config)
   state, tx = run.start(_init_params(opened), config, corpus)
   refresher = run.make_refresher(
-    config, workdir, corpus, open_qa.retrieval, tokens, _probe(config, corpus)
+    config,
+    workdir,
+    corpus,
+    opened.open_qa.retrieval,
+    tokens,
+    _probe(config, corpus),
   )
   qa_step = step.make_finetune_step(
     open_qa,
@@ -117,22 +123,26 @@ def _init_params(opened: Finetuning) -> dict:
   config, corpus, open_qa = opened.config, opened.corpus, opened.open_qa
   query = np.zeros((1, config.query_len), np.int32)
   joint = np.zeros((1, config.joint_len), np.int32)
-  embedder = run.init_part(open_qa.retrieval.embedder, config.seed, query)
-  reader = run.init_part(
+  embedder = run.init_fn(open_qa.retrieval.embedder, query)
+  reader = run.init_fn(
     open_qa.reader,
-    config.seed + 1,
     bert.make_inputs(joint),
     np.ones_like(joint),
     joint,
     method=RealmReader.span_logits,
   )
-  init = config.init
+  init, seed = config.init, config.seed
   return {
     "embedder": run.warm_start(
-      embedder, "init.embedder", init.embedder, corpus, ("embedder",)
+      embedder, seed, "init.embedder", init.embedder, corpus, ("embedder",)
     ),
     "reader": run.warm_start(
-      reader, "init.encoder", init.encoder, corpus, ("reader", "encoder")
+      reader,
+      seed + 1,
+      "init.encoder",
+      init.encoder,
+      corpus,
+      ("reader", "encoder"),
     ),
   }
 

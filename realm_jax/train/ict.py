@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from realm_jax.data import input_pipeline
+from realm_jax.retrieval.forward import Fill
 from realm_jax.train import run, step
 from realm_jax.train.state import TrainState
 
@@ -22,7 +23,7 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   """
   corpus = run.open_corpus(config, workdir)
   run.check_lengths(config, corpus)
-  retrieval = run.make_retrieval(config, corpus)
+  retrieval = run.make_retrieval(config, corpus, Fill(**config.fill))
   batches = input_pipeline.ict_batches(
     corpus.data_dir,
     batch_size=config.train.batch_size,
@@ -33,9 +34,13 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     seed=config.seed,
   )
   tokens = np.zeros((1, config.query_len), np.int32)
-  params = run.init_part(retrieval.embedder, config.seed, tokens)
   params = run.warm_start(
-    params, "init.embedder", config.init.embedder, corpus, ("embedder",)
+    run.init_fn(retrieval.embedder, tokens),
+    config.seed,
+    "init.embedder",
+    config.init.embedder,
+    corpus,
+    ("embedder",),
   )
   state, tx = run.start({"embedder": params}, config, corpus)
   ict_step = step.make_ict_step(retrieval, tx, config.seed)

@@ -88,8 +88,9 @@ def pretrain(
         f"config {name}={config[name]!r}: wanted {' or '.join(choices)}"
       )
   opened = open_pretraining(config, workdir)
-  corpus, realm, tokens = opened.corpus, opened.realm, opened.tokens
-  state, tx = run.start(_init_params(opened), config, corpus)
+  corpus, tokens = opened.corpus, opened.tokens
+  realm = run.unpadded(opened.realm, config)
+  state, tx = run.start(init_params(opened), config, corpus)
   batches = _batches(config, corpus)
   if config.evidence == "own":
     encoder_step = step.make_encoder_step(
@@ -104,7 +105,12 @@ def pretrain(
       batches=batches,
     )
   refresher = run.make_refresher(
-    config, workdir, corpus, realm.retrieval, tokens, _probe(config, corpus)
+    config,
+    workdir,
+    corpus,
+    opened.realm.retrieval,
+    tokens,
+    _probe(config, corpus),
   )
   pretrain_step = step.make_pretrain_step(
     realm, tx, config.seed, refresher.embedder, refresher.slices_per_step
@@ -121,26 +127,25 @@ def pretrain(
   )
 
 
-def _init_params(opened: Pretraining) -> dict:
+def init_params(opened: Pretraining) -> dict:
   """Fresh params, or those of the runs that config.init names."""
   config, corpus, realm = opened.config, opened.corpus, opened.realm
   query = np.zeros((1, config.query_len), np.int32)
   joint = np.zeros((1, config.joint_len), np.int32)
-  embedder = run.init_part(realm.retrieval.embedder, config.seed, query)
-  encoder = run.init_part(
+  embedder = run.init_fn(realm.retrieval.embedder, query)
+  encoder = run.init_fn(
     realm.encoder,
-    config.seed + 1,
     bert.make_inputs(joint),
     jnp.zeros((1, config.max_masks), jnp.int32),
     method=RealmKnowledgeAugEncoder.mlm_logits,
   )
-  init = config.init
+  init, seed = config.init, config.seed
   return {
     "embedder": run.warm_start(
-      embedder, "init.embedder", init.embedder, corpus, ("embedder",)
+      embedder, seed, "init.embedder", init.embedder, corpus, ("embedder",)
     ),
     "encoder": run.warm_start(
-      encoder, "init.encoder", init.encoder, corpus, ("encoder",)
+      encoder, seed + 1, "init.encoder", init.encoder, corpus, ("encoder",)
     ),
   }
 

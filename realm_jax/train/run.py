@@ -22,7 +22,7 @@ from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import refresh
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import Retrieval
+from realm_jax.retrieval.forward import ALL, Fill, OpenQa, Realm, Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -114,7 +114,7 @@ def model_config(sizes: ConfigDict, corpus: Corpus, **more) -> RealmConfig:
 
 def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
   """Refuses sequences that are longer than the position tables, too many
-  candidates, and batches that the devices do not divide.
+  candidates, no room for tokens, and batches that the devices do not divide.
 
   Raises:
     InputError: names the field, its value and the mend.
@@ -145,6 +145,12 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
         f" {len(corpus.store)} blocks: give --config.{name}="
         f"{len(corpus.store)} or less"
       )
+  for name, share in config.fill.items():
+    if not 0 < share <= 1:
+      raise InputError(
+        f"config fill.{name}={share}: wanted a share over 0 and at most 1; 1"
+        " computes all padding"
+      )
   if config.train.batch_size % corpus.mesh.size:
     raise InputError(
       f"config train.batch_size={config.train.batch_size} does not split over"
@@ -153,8 +159,10 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
     )
 
 
-def make_retrieval(config: ConfigDict, corpus: Corpus) -> Retrieval:
-  """The search of a run."""
+def make_retrieval(
+  config: ConfigDict, corpus: Corpus, fill: Fill = ALL
+) -> Retrieval:
+  """The search of a run; computes all padding, unless `fill` spares it."""
   return Retrieval(
     embedder=RealmEmbedder(model_config(config.embedder, corpus)),
     specials=corpus.specials,
@@ -162,7 +170,15 @@ def make_retrieval(config: ConfigDict, corpus: Corpus) -> Retrieval:
     score_scale=config.score_scale,
     mesh=corpus.mesh,
     frozen=not config.train.retriever_lr_scale,
+    fill=fill,
   )
+
+
+def unpadded(model: Realm | OpenQa, config: ConfigDict) -> Realm | OpenQa:
+  """The same forward pass, with `config.fill` of a batch's places computed."""
+  fill = Fill(**config.fill)
+  retrieval = dataclasses.replace(model.retrieval, fill=fill)
+  return dataclasses.replace(model, retrieval=retrieval)
 
 
 def make_refresher(
@@ -193,32 +209,53 @@ def template(config: ConfigDict) -> str:
   return f"[CLS] title [SEP] body [SEP] in {config.block_len} wordpieces"
 
 
-def init_part(module, seed: int, *args, method=None) -> dict:
-  """Fresh params of one model; args as its __call__ or `method`."""
-  init = jax.jit(lambda rng: module.init(rng, *args, method=method))
-  return init(jax.random.key(seed))["params"]
+# rng -> the fresh params of one model.
+InitFn = Callable[[jax.Array], dict]
+
+
+def init_fn(module, *args, method=None) -> InitFn:
+  """How one model's params are made; args as its __call__ or `method`."""
+  return lambda rng: module.init(rng, *args, method=method)["params"]
 
 
 def warm_start(
-  fresh: dict, name: str, workdir: str, corpus: Corpus, parts: Sequence[str]
+  init_fn: InitFn,
+  seed: int,
+  name: str,
+  workdir: str,
+  corpus: Corpus,
+  parts: Sequence[str],
 ) -> dict:
-  """Params of another run in place of fresh ones, where they are the same.
+  """Fresh params, or those of another run where it has them.
 
   Args:
-    fresh: the params of one model.
+    init_fn: of one model.
+    seed: of the fresh params.
     name: the config field that names the run, for messages.
-    workdir: the other run; "" keeps the fresh params.
+    workdir: the other run; "" for fresh params only.
     corpus: this run's data.
     parts: subtrees of the other run's params that may serve, first found.
 
   Returns:
-    `fresh` with every top-level subtree replaced that the other run has.
+    The model's params; a top-level subtree that the other run has is its.
 
   Raises:
     InputError: another tokenizer, no such part, or other sizes.
   """
-  if not workdir:
-    return fresh
+  shapes = jax.eval_shape(init_fn, jax.random.key(seed))
+  taken = _taken(shapes, name, workdir, corpus, parts) if workdir else {}
+  missing = [key for key in shapes if key not in taken]
+
+  @jax.jit  # what is taken is neither computed nor compiled
+  def fresh(rng):
+    params = init_fn(rng)
+    return {key: params[key] for key in missing}
+
+  return {**(fresh(jax.random.key(seed)) if missing else {}), **taken}
+
+
+def _taken(shapes, name, workdir, corpus, parts) -> dict:
+  """The subtrees of another run that go by the names of `shapes`."""
   params, meta, _ = checkpoint.restore_params(workdir)
   if meta["tokenizer_hash"] != corpus.tokenizer.hash:
     raise InputError(
@@ -232,9 +269,9 @@ def warm_start(
       f"config {name}={workdir}: its checkpoint has {', '.join(params)}, wanted"
       f" {' or '.join(parts)}"
     )
-  taken = {key: part[key] for key in fresh if key in part}
-  _same_shapes({key: fresh[key] for key in taken}, taken, name, workdir)
-  return {**fresh, **taken}
+  taken = {key: part[key] for key in shapes if key in part}
+  _same_shapes({key: shapes[key] for key in taken}, taken, name, workdir)
+  return taken
 
 
 def check_same_data(

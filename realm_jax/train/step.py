@@ -30,12 +30,15 @@ def make_ict_step(
   def loss_fn(params, batch: IctBatch, rng):
     rngs = jax.random.split(rng)
     query_emb = retrieval.embed_query(params, batch.query, rngs[0])  # [B, P]
-    block_emb = candidates.embed(
-      retrieval.embedder, params["embedder"], batch.block, rngs[1]
-    )  # [B, P]
+    fill = retrieval.fill
+    block_emb = retrieval.embed(params, batch.block, rngs[1], fill.block)
     score = query_emb * retrieval.score_scale
-    loss, accuracy = objective.ict_loss(score, block_emb)
-    return loss, {"loss": loss, "accuracy": accuracy}
+    loss, accuracy = objective.ict_loss(score, block_emb)  # [B, P] both
+    room = retrieval.room(
+      (batch.query.attention_mask, fill.query),
+      (batch.block.attention_mask, fill.block),
+    )
+    return loss, {"loss": loss, "accuracy": accuracy, **room}
 
   def step(state, index, batch, tokens):
     del tokens  # the pairs are in the batch
@@ -62,14 +65,12 @@ def make_encoder_step(
     null = jax.random.uniform(rngs[0], block.shape) < null_share
     ids = jnp.where(null, candidates.NULL, block)[:, None]  # [B, 1]
     blocks = candidates.gather_blocks(tokens, ids)
-    logits = realm.read(params, batch, blocks, rngs[1])
-    gold = objective.gold_log_probs(logits, batch.mlm_targets)[:, 0]  # [B, M]
+    states = realm.mask_states(params, batch, blocks, rngs[1])
+    mask, _, gold = realm.score_words(params, batch, states)
     shown = realm.shows(batch, blocks)[:, 0]  # [B, M]
-    mask = batch.mlm_mask * (shown | null[:, None])
-    loss = objective.realm_loss(gold * mask, mask)
-    right = (logits[:, 0].argmax(-1) == batch.mlm_targets) * mask
-    accuracy = right.sum() / jnp.maximum(mask.sum(), 1)
-    return loss, {"loss": loss, "mlm_accuracy": accuracy}
+    mask = mask * (shown | null[:, None])
+    loss = objective.realm_loss(gold[:, 0] * mask, mask)
+    return loss, {"loss": loss, **realm.room(batch, blocks)}
 
   def step(state, index, batch, tokens):
     bound = functools.partial(loss_fn, tokens)
@@ -91,9 +92,9 @@ def make_pretrain_step(
   def loss_fn(block_emb, tokens, params, batch: PretrainBatch, rng):
     out = realm(params, block_emb, tokens, batch, rng)
     marginal = out.marginal_gold_log_probs
-    loss = objective.realm_loss(marginal, batch.mlm_mask)
+    loss = objective.realm_loss(marginal, out.mlm_mask)
     utility = objective.retrieval_utility(
-      marginal, out.gold_log_probs, batch.mlm_mask
+      marginal, out.gold_log_probs, out.mlm_mask
     )
     probs = jnp.exp(out.candidate_log_probs)
     is_gold = out.candidate_ids == batch.gold_block[:, None]
@@ -105,6 +106,7 @@ def make_pretrain_step(
       "null_mass": probs[:, 0].mean(),
       "candidate_entropy": -(probs * out.candidate_log_probs).sum(1).mean(),
       "gold_in_candidates": has_gold.sum() / known,
+      **out.room,
     }
 
   def step(state, index, batch, tokens):
@@ -147,6 +149,7 @@ def make_finetune_step(
       "exact_match": right.mean(),
       "reader_oracle": gold.any(-1).mean(),
       "answer_in_beam": labels.has_answer.any(-1).mean(),
+      **out.room,
     }
 
   def step(state, index, batch, tokens):

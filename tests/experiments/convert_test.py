@@ -1,9 +1,11 @@
 """experiments.convert: between the reference's directories and runs."""
 
+import functools
 import pathlib
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -55,8 +57,11 @@ def test_a_run_can_start_from_it_and_damage_is_seen(
   )
   model = load_pretrained(REFERENCE / "openqa")
   for part in ("embedder", "reader"):
-    fresh = jax.tree.map(np.zeros_like, model.params[part])
-    warm = train_run.warm_start(fresh, "init", there, corpus, [part])
+    fresh = functools.partial(
+      lambda params, rng: jax.tree.map(jnp.zeros_like, params),
+      model.params[part],
+    )
+    warm = train_run.warm_start(fresh, 0, "init", there, corpus, [part])
     same(warm, model.params[part])
   (file,) = (there / "checkpoints").rglob("_METADATA")
   file.write_text(file.read_text() + " ")

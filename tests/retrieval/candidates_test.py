@@ -146,9 +146,8 @@ def test_retriever_that_looks_past_masks():
   params = blind.init(jax.random.key(0), np.array([one]))["params"]
 
   def embed(embedder, row):
-    return candidates.embed_query(
-      embedder, params, query(row, width=6), SPECIALS
-    )
+    seen = candidates.visible(query(row, width=6), embedder, SPECIALS)
+    return candidates.embed(embedder, params, seen, None)
 
   hidden = query(one, width=6)
   hidden = hidden.replace(attention_mask=np.array([[1, 1, 0, 1, 1, 0]]))

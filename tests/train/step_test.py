@@ -14,7 +14,7 @@ from realm_jax import sharding
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import Retrieval
+from realm_jax.retrieval.forward import ALL, Fill, Retrieval
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.train import optimizer, step
 from realm_jax.train.state import TrainState
@@ -32,11 +32,17 @@ PARTS = {
 # Sums over the batch are split over the devices, so float32 rounds elsewhere.
 # Largest difference seen: 4e-5 of a tensor's largest gradient, or 1e-6.
 TOLERANCE = 1e-4
+# Packed tokens with room for all: of eight groups (each its longest sequence),
+# and of one.
+ROOMY = Fill(*[0.999] * 4)
+CLOSE = Fill(query=0.9, block=0.8, joint=0.9, masks=0.8)
 
 
-def make_step(kind, mesh, tx=TX):
+def make_step(kind, mesh, tx=TX, fill=ALL):
   """The step of a kind; interleaved refresh where there is one."""
-  realm, qa = tiny.realm(mesh), tiny.open_qa(mesh, embed_found=True)
+  realm = tiny.realm(mesh, fill=fill)
+  qa = tiny.open_qa(mesh, embed_found=True)
+  qa = dataclasses.replace(qa, retrieval=realm.retrieval)
   embedder = BlockEmbedder(realm.retrieval, tiny.SLICE, mesh.size)
   return {
     "ict": lambda: step.make_ict_step(realm.retrieval, tx, 0),
@@ -84,12 +90,13 @@ def stale_index(num_rows=tiny.ROWS):
   return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 
 
-def run_step(kind, num_devices, tx=TX):
+@functools.cache
+def run_step(kind, num_devices, tx=TX, fill=ALL):
   """One step on a mesh -> state, index, metrics, and the params before it."""
   mesh = sharding.make_mesh(num_devices)
   params = tiny.params_of(*PARTS[kind])
   tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), tiny.blocks())
-  run = jax.jit(make_step(kind, mesh, tx))
+  run = jax.jit(make_step(kind, mesh, tx, fill))
   new = run(
     sharding.replicate(TrainState.create(params, tx), mesh),
     make_index(mesh, stale_index(), params),
@@ -99,12 +106,24 @@ def run_step(kind, num_devices, tx=TX):
   return *new, params
 
 
-@pytest.mark.parametrize("kind", PARTS)
-def test_eight_devices_compute_the_same(kind):
+@pytest.mark.parametrize(
+  ("kind", "num_devices", "fill"),
+  [
+    *((kind, 8, ROOMY) for kind in PARTS),
+    ("pretrain", 1, CLOSE),
+  ],
+)
+def test_eight_devices_compute_the_same_and_padding_is_spared(
+  kind, num_devices, fill
+):
   one, index_1, metrics_1, params = run_step(kind, 1)
-  eight, index_8, metrics_8, _ = run_step(kind, 8)
+  eight, index_8, metrics_8, _ = run_step(kind, num_devices, fill=fill)
   assert metrics_1.keys() == metrics_8.keys()
+  assert metrics_8["cut_tokens"] == 0
+  assert metrics_8["padding"] <= metrics_1["padding"]
   for name, want in metrics_1.items():
+    if name == "padding":
+      continue
     np.testing.assert_allclose(
       metrics_8[name], want, rtol=1e-5, atol=1e-6, err_msg=name
     )
@@ -131,6 +150,24 @@ def test_eight_devices_compute_the_same(kind):
       rtol=1e-4,
       atol=1e-5,
     )
+
+
+def test_what_there_is_no_room_for_is_cut():
+  """Half of the room: the masks that are left out count in no loss."""
+  fill = Fill(joint=0.5, masks=0.4)
+  realm, batch = tiny.realm(fill=fill), tiny.pretrain_batch()
+  tokens, params = tiny.blocks(), tiny.params_of("embedder", "encoder")
+  out = jax.jit(realm)(params, stale_index(), tokens, batch)
+  columns = batch.mlm_mask.sum(0).cumsum() <= 0.4 * batch.mlm_mask.size + 1
+  np.testing.assert_array_equal(out.mlm_mask, batch.mlm_mask * columns)
+  assert 0 < out.mlm_mask.sum() < batch.mlm_mask.sum()
+  assert 0.1 < out.room["cut_tokens"] < 0.5
+  left_out = out.mlm_mask == 0
+  assert not np.asarray(out.marginal_gold_log_probs)[left_out].any()
+  exact = jax.jit(tiny.realm())(params, stale_index(), tokens, batch)
+  assert not np.allclose(  # shorter evidence
+    out.gold_log_probs[:, 1:, 0], exact.gold_log_probs[:, 1:, 0], rtol=1e-3
+  )
 
 
 # Slow versions: one sequence at a time, as a person would write it out.
@@ -380,8 +417,8 @@ class OneSided(Retrieval):
     emb = super().embed_query(params, query, rng)
     return emb if self.side == "query" else jax.lax.stop_gradient(emb)
 
-  def embed_blocks(self, params, blocks, rng=None):
-    emb = super().embed_blocks(params, blocks, rng)
+  def embed_blocks(self, params, blocks, rng=None, fill=1.0):
+    emb = super().embed_blocks(params, blocks, rng, fill)
     return emb if self.side == "block" else jax.lax.stop_gradient(emb)
 
 
