@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -267,12 +268,10 @@ def _same_shapes(fresh, taken, name, workdir):
       )
 
 
-def start(
-  params: dict, config: ConfigDict, corpus: Corpus
-) -> tuple[TrainState, Any]:
-  """The state before the first step, on the mesh, and the optimizer."""
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+  """The optimizer of a run."""
   train = config.train
-  tx = optimizer.bert_adam(
+  return optimizer.bert_adam(
     train.learning_rate,
     train.warmup_steps,
     train.num_steps,
@@ -283,6 +282,13 @@ def start(
     clip_norm=train.clip_norm,
     lr_scales={"embedder": train.retriever_lr_scale},
   )
+
+
+def start(
+  params: dict, config: ConfigDict, corpus: Corpus
+) -> tuple[TrainState, Any]:
+  """The state before the first step, on the mesh, and the optimizer."""
+  tx = make_optimizer(config)
   return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
 
 
