@@ -10,7 +10,7 @@ import jax
 from realm_jax.config import InputError
 
 _GROUP = "/sys/fs/cgroup/memory.max"  # of a container
-_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
 def memory() -> int | None:
@@ -35,7 +35,7 @@ def parse(name: str, text: str) -> float:
     InputError: names the flag and its value.
   """
   match = re.fullmatch(
-    r"\s*([0-9.]+(?:e\+?\d+)?)\s*([KMGT]?)\w*\s*", text, re.I
+    r"\s*([0-9.]+(?:e\+?\d+)?)\s*([KMGTP]?)(B|FLOPS?)?\s*", text, re.I
   )
   try:
     value = float(match[1]) * _UNITS[match[2].upper()]

@@ -85,6 +85,9 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
   wide = {x.shape for x in jax.tree.leaves(state.params) if len(x.shape) > 1}
   logits = _bytes(v for v in live if v.shape[-1:] == (program.vocab_size,))
   gradients = _bytes(v for v in live if v.shape in wide)
+  # a mesh sums them over its devices into arrays of their own, half
+  # as large as the optimizer's two moments
+  summed = _tree_bytes(state.opt_state) // 2 if program.devices > 1 else 0
   buffer = None
   if index is not None and index.shadow is not None:
     buffer = (index.shadow, index.shadow_params)
@@ -97,7 +100,7 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
     "batch": _tree_bytes(batch),
     "activations": max(most - logits - gradients, 0),
     "logits": logits,
-    "gradients": gradients,
+    "gradients": gradients + summed,
   }
 
 
@@ -154,9 +157,9 @@ def check(program: Program, sizes: dict[str, int], available: int) -> None:
 def show(size: float, unit: str = "B") -> str:
   """12.3 GB, with three digits."""
   for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-    if size >= scale:
+    if size >= 0.9995 * scale:
       return f"{size / scale:.3g} {prefix}{unit}"
-  return f"{size / 1e3:.3g} k{unit}"
+  return f"{size / 1e3:.3g} k{unit}" if size else "0"
 
 
 def _on_cpu() -> bool:

@@ -28,8 +28,8 @@ def table(
   devices = f"{program.devices} device" + "s" * (program.devices > 1)
   lines = [_row("memory a device", f"{devices}, {of}")]
   lines += [_row(k, show(v), f"{v / total:.0%}") for k, v in sizes.items() if v]
-  full = "" if available is None else f"{total / available:.0%} of the device"
-  lines += [_row("all", show(total), full), ""]
+  share = "" if available is None else f"{total / available:.0%} of a device"
+  lines += [_row("all", show(total), "100%", "", share), ""]
 
   rates = (peak_flops, bandwidth) if peak_flops and bandwidth else None
   seconds = ["floor"] if rates else []

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from realm_jax.config import InputError
@@ -62,24 +63,36 @@ def inputs(rows: int, length: int) -> Inputs:
 
 
 @dataclasses.dataclass(frozen=True)
+class Whole:
+  """In a corpus's mesh's place: its program is the whole mesh's, with global
+  shapes, to be compiled on it."""
+
+  mesh: Mesh
+  size: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Device:
-  """One device of a run.
+  """One device of a run, or its whole mesh.
 
   Attributes:
     config: of the run.
-    corpus: the run's, without a mesh.
-    devices: of the run's mesh.
+    corpus: the run's; without a mesh, where it is of one device.
+    devices: of the run's mesh; 1 for the whole.
+    shards: of the index among the rows that are described.
   """
 
   config: ConfigDict
   corpus: Any
   devices: int
+  shards: int = 1
 
   @classmethod
   def of(cls, config: ConfigDict, corpus: Any) -> "Device":
     """One of the corpus's mesh."""
-    alone = dataclasses.replace(corpus, mesh=None)
-    return cls(config, alone, corpus.mesh.size)
+    mesh = corpus.mesh.mesh if isinstance(corpus.mesh, Whole) else None
+    described = dataclasses.replace(corpus, mesh=mesh)
+    return cls(config, described, corpus.mesh.size, mesh.size if mesh else 1)
 
   @property
   def batch_size(self) -> int:
@@ -101,7 +114,8 @@ class Device:
   def tokens(self) -> BlockTokens:
     """A device's rows."""
     slice_size = self.config.refresh.slice_size
-    rows = refresh.padded_rows(len(self.corpus.store), self.devices, slice_size)
+    shards = self.devices * self.shards
+    rows = refresh.padded_rows(len(self.corpus.store), shards, slice_size)
     rows //= self.devices
     small = self.corpus.tokenizer.vocab_size <= 1 << 16
     dtype = jnp.uint16 if small else jnp.int32
@@ -114,7 +128,7 @@ class Device:
     """What embeds a device's rows."""
     section = self.config.refresh
     return refresh.Refresher(
-      refresh.BlockEmbedder(retrieval, section.slice_size),
+      refresh.BlockEmbedder(retrieval, section.slice_size, self.shards),
       self.tokens,
       mode=section.mode,
       every_steps=section.every_steps,
