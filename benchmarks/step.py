@@ -6,7 +6,7 @@ DIR is the workdir of a run whose data is prepared; without one, made-up words
 of the config's sizes are. Any --config.KEY=VALUE as in the commands. One device.
 
 Columns of the table:
-  counted   GFLOP of matrix products, from the sizes (benchmarks/flops.py)
+  counted   GFLOP of matrix products, from the trace (realm_jax/plan/cost.py)
   XLA       GFLOP by the compiler's cost analysis of the same program; it
             counts the body of a loop once (search, index slice)
   ms        median over interleaved rounds: each runs every program once, on a
@@ -37,10 +37,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import flops, programs, synthetic
+from benchmarks import programs, synthetic
 from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
+from realm_jax.plan import cost
 from realm_jax.retrieval import candidates
 from realm_jax.train import pretrain, run, step
 
@@ -57,7 +58,8 @@ class Measured:
 
   Attributes:
     sizes: what was measured, in words.
-    counted: part -> FLOPs; "everywhere" as in flops.pretrain_step.
+    counted: part -> FLOPs; "everywhere": those of the two encoder parts, were
+      the logits wanted at each position.
     compiled: program -> FLOPs by the compiler.
     seconds: program -> [rounds]; the parts, "step", "everywhere", "peak".
     num_params: weights that the optimizer updates.
@@ -103,26 +105,32 @@ def measure(
     block_emb=embedder.embed_all(state.params["embedder"], tokens)
   )
   given = list(_given(realm, state, index, tokens, batches))
+  parts = programs.parts(realm, tx, embedder, slices)
+  counted = {k: cost.count(part, given[0]).flops for k, part in parts.items()}
+  if slices:  # one round of the loop was counted
+    counted["embed index slice"] *= slices
   compiled = {
     name: jax.jit(part).lower(given[0]).compile()
-    for name, part in programs.parts(realm, tx, embedder, slices).items()
+    for name, part in parts.items()
   }
-  running = dict(compiled)
+  running, whole = dict(compiled), {}
   everywhere = programs.Everywhere.of(opened.realm)
   for name, forward in (("step", realm), ("everywhere", everywhere)):
-    running[name] = programs.Steps(
-      step.make_pretrain_step(forward, tx, config.seed, embedder, slices),
-      given[0],
+    train_step = step.make_pretrain_step(
+      forward, tx, config.seed, embedder, slices
     )
+    args = state, index, batches[0], tokens
+    whole[name] = cost.count(train_step, *args).flops
+    running[name] = programs.Steps(train_step, given[0])
     compiled[name] = running[name].compiled
+  reader = counted["encoder layers"] + counted["MLM head"]
+  counted["everywhere"] = reader + whole["everywhere"] - whole["step"]
   square = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
   multiply = jax.jit(jnp.matmul)
   running["peak"] = lambda _: multiply(square, square)
-  sizes = realm.retrieval.embedder.config, realm.encoder.config
-  num_rows = tokens.lens.shape[0]
   return Measured(
     sizes=_in_words(config, opened),
-    counted=flops.pretrain_step(config, *sizes, num_rows, slices),
+    counted=counted,
     compiled={
       k: v.cost_analysis().get("flops", np.nan) for k, v in compiled.items()
     },

@@ -55,6 +55,7 @@ def run(
   *,
   defaults: config_dict.ConfigDict | None = None,
   words: str = "",
+  default_workdir: str | None = None,
 ) -> None:
   """Runs main(config, workdir[, words]) and exits.
 
@@ -66,10 +67,17 @@ def run(
       given, the list of words (arguments that are no flags).
     defaults: the config of a command that takes no --config=FILE.
     words: what the words are, for messages; "" = the command takes none.
+    default_workdir: where none is given; None: one must be.
   """
   with clean_exit():
     app.define_help_flags()
-    parsed = parse(sys.argv, flags.FLAGS, defaults=defaults, words=words)
+    parsed = parse(
+      sys.argv,
+      flags.FLAGS,
+      defaults=defaults,
+      words=words,
+      default_workdir=default_workdir,
+    )
     if flags.FLAGS["verbosity"].using_default_value:
       flags.FLAGS.verbosity = -1  # libraries' INFO lines drown our own
     use_compilation_cache()
@@ -99,6 +107,7 @@ def parse(
   *,
   defaults: config_dict.ConfigDict | None = None,
   words: str = "",
+  default_workdir: str | None = None,
 ) -> tuple:
   """Reads --config, its overrides, --workdir and words, as `run` has them.
 
@@ -121,7 +130,7 @@ def parse(
   )
   flags.declare_key_flag("config", flag_values)
   flags.DEFINE_string(
-    "workdir", None, "the run's directory", flag_values=flag_values
+    "workdir", default_workdir, "the run's directory", flag_values=flag_values
   )
   rest = _parse_flags(argv, flag_values, known)
   _check_tuples(config, known)

@@ -20,7 +20,8 @@ ALLOWED = {
   "data": GROUND | {"sharding"},
   "models": {"types", "config"},  # models see no mesh and no file
   "retrieval": GROUND | {"sharding", "data", "models"},
-  "train": GROUND | {"sharding", "data", "models", "retrieval"},
+  "plan": GROUND,  # of any program, by its shapes
+  "train": GROUND | {"sharding", "data", "models", "retrieval", "plan"},
   "pretrained": GROUND | {"data", "models", "retrieval"},
   "evals": GROUND | {"data", "models", "retrieval", "train.state"},
   "serve": GROUND
@@ -32,6 +33,8 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.ict",
   "realm_jax.train.pretrain",
   "realm_jax.train.finetune",
+  "realm_jax.train.programs",
+  "realm_jax.train.shapes",
   "realm_jax.data.prepare",
 }
 BANNED = {

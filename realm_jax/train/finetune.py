@@ -6,20 +6,24 @@ config has them embedded anew.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from realm_jax.data import input_pipeline
 from realm_jax.models import bert
 from realm_jax.models.reader import RealmReader
+from realm_jax.plan.plan import Part, Program
+from realm_jax.retrieval import candidates
 from realm_jax.retrieval.forward import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, step
+from realm_jax.train import run, shapes, step
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens
+from realm_jax.types import BlockTokens, QaBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,13 @@ def open_finetuning(
   """
   corpus = run.open_corpus(config, workdir)
   run.check_lengths(config, corpus)
+  shapes.check_fits(program(config, corpus))
+  open_qa = _make_open_qa(config, corpus)
+  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  return Finetuning(config, corpus, open_qa, tokens)
+
+
+def _make_open_qa(config, corpus) -> OpenQa:
   sizes = run.model_config(
     config.encoder,
     corpus,
@@ -56,15 +67,13 @@ def open_finetuning(
     reader_beam_size=config.reader_beam_size,
     searcher_beam_size=config.searcher_beam_size,
   )
-  open_qa = OpenQa(
+  return OpenQa(
     retrieval=run.make_retrieval(config, corpus),
     reader=RealmReader(sizes),
     joint_len=config.joint_len,
     embed_found=config.embed_found,
     contiguous=config.contiguous,
   )
-  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
-  return Finetuning(config, corpus, open_qa, tokens)
 
 
 def finetune(
@@ -120,29 +129,40 @@ def _init_params(opened: Finetuning) -> dict:
   The reader starts from the body of a pre-trained encoder; its span head is
   new.
   """
-  config, corpus, open_qa = opened.config, opened.corpus, opened.open_qa
-  query = np.zeros((1, config.query_len), np.int32)
-  joint = np.zeros((1, config.joint_len), np.int32)
-  embedder = run.init_fn(open_qa.retrieval.embedder, query)
-  reader = run.init_fn(
-    open_qa.reader,
-    bert.make_inputs(joint),
-    np.ones_like(joint),
-    joint,
-    method=RealmReader.span_logits,
-  )
+  config, corpus = opened.config, opened.corpus
+  init_fns = _init_fns(config, opened.open_qa)
   init, seed = config.init, config.seed
   return {
     "embedder": run.warm_start(
-      embedder, seed, "init.embedder", init.embedder, corpus, ("embedder",)
+      init_fns["embedder"],
+      seed,
+      "init.embedder",
+      init.embedder,
+      corpus,
+      ("embedder",),
     ),
     "reader": run.warm_start(
-      reader,
+      init_fns["reader"],
       seed + 1,
       "init.encoder",
       init.encoder,
       corpus,
       ("reader", "encoder"),
+    ),
+  }
+
+
+def _init_fns(config, open_qa) -> dict[str, run.InitFn]:
+  query = np.zeros((1, config.query_len), np.int32)
+  joint = np.zeros((1, config.joint_len), np.int32)
+  return {
+    "embedder": run.init_fn(open_qa.retrieval.embedder, query),
+    "reader": run.init_fn(
+      open_qa.reader,
+      bert.make_inputs(joint),
+      np.ones_like(joint),
+      joint,
+      method=RealmReader.span_logits,
     ),
   }
 
@@ -175,3 +195,68 @@ def _probe(config, corpus):
     )
   )
   return batch.question
+
+
+def program(config: ConfigDict, corpus) -> Program:
+  """What a device runs, by shapes.
+
+  Args:
+    config: configs/finetune.py.
+    corpus: run.Corpus or shapes.PlannedCorpus.
+  """
+  device = shapes.Device.of(config, corpus)
+  exact = _make_open_qa(config, device.corpus)
+  open_qa = run.unpadded(exact, config)
+  retrieval, tokens = open_qa.retrieval, device.tokens
+  state = device.state(run.init_shapes(_init_fns(config, open_qa)))
+  params, b = state.params, device.batch_size
+  batch = QaBatch(
+    question=shapes.inputs(b, config.query_len),
+    answer_ids=shapes.array(b, config.max_answers, config.max_answer_len),
+    answer_lens=shapes.array(b, config.max_answers),
+    example_ids=shapes.array(b),
+  )
+  beam = config.searcher_beam_size
+  ids = shapes.array(b, beam)
+  refresher = device.refresher(exact.retrieval)
+  index = device.index_parts(refresher, retrieval, params, beam)
+  embed_query = shapes.trained(retrieval.embed_query)
+  parts = {
+    "embed queries": Part(embed_query, (params, batch.question)),
+    "search": index.pop("search"),
+  }
+  if config.embed_found:
+    found = jax.eval_shape(candidates.gather_blocks, tokens, ids)
+    embed_found = functools.partial(
+      retrieval.embed_blocks, fill=retrieval.fill.block
+    )
+    parts["embed candidates"] = Part(
+      shapes.trained(embed_found), (params, found)
+    )
+
+  def read(params, tokens, question, ids):
+    joint, body_mask = open_qa.join(tokens, question, ids)
+    return open_qa.read(params, question, joint, body_mask)
+
+  parts["joining"] = Part(
+    shapes.trained(read),
+    (params, tokens, batch.question, ids),
+    scopes={"reader layers": "realm", "span head": "qa_outputs"},
+  )
+  return Program(
+    step=step.make_finetune_step(
+      open_qa,
+      run.make_optimizer(config),
+      config.seed,
+      beam,
+      refresher.embedder,
+      refresher.slices_per_step,
+    ),
+    args=(state, device.index(params), batch, tokens),
+    parts={**parts, **device.optimizer(state), **index},
+    embed_all=device.embed_all(refresher, params),
+    refresh_every=device.refresh_every,
+    vocab_size=corpus.tokenizer.vocab_size,
+    fields=("searcher_beam_size", "reader_beam_size", "joint_len"),
+    devices=device.devices,
+  )

@@ -2,13 +2,18 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from realm_jax.data import input_pipeline
-from realm_jax.retrieval.forward import Fill
-from realm_jax.train import run, step
+from realm_jax.models import objective
+from realm_jax.plan.plan import Part, Program
+from realm_jax.retrieval.forward import Fill, Retrieval
+from realm_jax.train import run, shapes, step
 from realm_jax.train.state import TrainState
+from realm_jax.types import IctBatch
 
 
 def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
@@ -23,7 +28,8 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   """
   corpus = run.open_corpus(config, workdir)
   run.check_lengths(config, corpus)
-  retrieval = run.make_retrieval(config, corpus, Fill(**config.fill))
+  shapes.check_fits(program(config, corpus))
+  retrieval = _make_retrieval(config, corpus)
   batches = input_pipeline.ict_batches(
     corpus.data_dir,
     batch_size=config.train.batch_size,
@@ -33,9 +39,8 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     hide_title=config.hide_title,
     seed=config.seed,
   )
-  tokens = np.zeros((1, config.query_len), np.int32)
   params = run.warm_start(
-    run.init_fn(retrieval.embedder, tokens),
+    _init_fn(config, retrieval),
     config.seed,
     "init.embedder",
     config.init.embedder,
@@ -53,3 +58,61 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     batches=batches,
   )
   return state
+
+
+def program(config: ConfigDict, corpus) -> Program:
+  """What a device runs, by shapes.
+
+  Args:
+    config: configs/ict.py.
+    corpus: run.Corpus or shapes.PlannedCorpus.
+  """
+  device = shapes.Device.of(config, corpus)
+  retrieval = _make_retrieval(config, device.corpus)
+  state = device.state(
+    run.init_shapes({"embedder": _init_fn(config, retrieval)})
+  )
+  b = device.batch_size
+  batch = IctBatch(
+    query=shapes.inputs(b, config.query_len),
+    block=shapes.inputs(b, config.block_len),
+    example_ids=shapes.array(b),
+  )
+
+  def embed_blocks(params, block):
+    return retrieval.embed(params, block, fill=retrieval.fill.block)
+
+  # on a mesh a device has the scores of its queries with all blocks
+  def score(query_emb, block_emb):
+    return objective.ict_loss(query_emb, block_emb)[0]
+
+  emb = shapes.array(b, config.embedder.retriever_proj_size, dtype=jnp.float32)
+  embed_query = shapes.trained(retrieval.embed_query)
+  parts = {
+    "embed queries": Part(embed_query, (state.params, batch.query)),
+    "embed blocks": Part(
+      shapes.trained(embed_blocks), (state.params, batch.block)
+    ),
+    "scores": Part(jax.grad(score, argnums=(0, 1)), (emb, emb), device.devices),
+    **device.optimizer(state),
+  }
+  tx = run.make_optimizer(config)
+  return Program(
+    step=step.make_ict_step(retrieval, tx, config.seed),
+    args=(state, None, batch, None),
+    parts=parts,
+    embed_all=None,
+    refresh_every=0,
+    vocab_size=corpus.tokenizer.vocab_size,
+    fields=("block_len",),
+    devices=device.devices,
+  )
+
+
+def _make_retrieval(config, corpus) -> Retrieval:
+  return run.make_retrieval(config, corpus, Fill(**config.fill))
+
+
+def _init_fn(config, retrieval) -> run.InitFn:
+  tokens = np.zeros((1, config.query_len), np.int32)
+  return run.init_fn(retrieval.embedder, tokens)

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,11 +17,13 @@ from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from realm_jax.plan.plan import Part, Program
+from realm_jax.retrieval import candidates
 from realm_jax.retrieval.forward import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, step
+from realm_jax.train import run, shapes, step
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens
+from realm_jax.types import BlockTokens, PretrainBatch
 
 _CHOICES = {
   "evidence": ("retrieved", "own"),
@@ -55,7 +58,14 @@ def open_pretraining(
   """
   corpus = run.open_corpus(config, workdir)
   run.check_lengths(config, corpus)
-  realm = Realm(
+  shapes.check_fits(program(config, corpus))
+  realm = _make_realm(config, corpus)
+  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  return Pretraining(config, corpus, realm, tokens)
+
+
+def _make_realm(config, corpus) -> Realm:
+  return Realm(
     retrieval=run.make_retrieval(config, corpus),
     encoder=RealmKnowledgeAugEncoder(run.model_config(config.encoder, corpus)),
     num_candidates=config.num_candidates,
@@ -63,8 +73,6 @@ def open_pretraining(
     marginalise=config.marginalise,
     contiguous=config.contiguous,
   )
-  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
-  return Pretraining(config, corpus, realm, tokens)
 
 
 def pretrain(
@@ -129,23 +137,39 @@ def pretrain(
 
 def init_params(opened: Pretraining) -> dict:
   """Fresh params, or those of the runs that config.init names."""
-  config, corpus, realm = opened.config, opened.corpus, opened.realm
-  query = np.zeros((1, config.query_len), np.int32)
-  joint = np.zeros((1, config.joint_len), np.int32)
-  embedder = run.init_fn(realm.retrieval.embedder, query)
-  encoder = run.init_fn(
-    realm.encoder,
-    bert.make_inputs(joint),
-    jnp.zeros((1, config.max_masks), jnp.int32),
-    method=RealmKnowledgeAugEncoder.mlm_logits,
-  )
+  config, corpus = opened.config, opened.corpus
+  init_fns = _init_fns(config, opened.realm)
   init, seed = config.init, config.seed
   return {
     "embedder": run.warm_start(
-      embedder, seed, "init.embedder", init.embedder, corpus, ("embedder",)
+      init_fns["embedder"],
+      seed,
+      "init.embedder",
+      init.embedder,
+      corpus,
+      ("embedder",),
     ),
     "encoder": run.warm_start(
-      encoder, seed + 1, "init.encoder", init.encoder, corpus, ("encoder",)
+      init_fns["encoder"],
+      seed + 1,
+      "init.encoder",
+      init.encoder,
+      corpus,
+      ("encoder",),
+    ),
+  }
+
+
+def _init_fns(config, realm) -> dict[str, run.InitFn]:
+  query = np.zeros((1, config.query_len), np.int32)
+  joint = np.zeros((1, config.joint_len), np.int32)
+  return {
+    "embedder": run.init_fn(realm.retrieval.embedder, query),
+    "encoder": run.init_fn(
+      realm.encoder,
+      bert.make_inputs(joint),
+      jnp.zeros((1, config.max_masks), jnp.int32),
+      method=RealmKnowledgeAugEncoder.mlm_logits,
     ),
   }
 
@@ -175,3 +199,81 @@ def _probe(config, corpus):
     )
   )
   return batch.query
+
+
+def program(config: ConfigDict, corpus) -> Program:
+  """What a device runs, by shapes.
+
+  Args:
+    config: configs/pretrain.py or configs/encoder.py.
+    corpus: run.Corpus or shapes.PlannedCorpus.
+  """
+  device = shapes.Device.of(config, corpus)
+  exact = _make_realm(config, device.corpus)
+  realm = run.unpadded(exact, config)
+  state = device.state(run.init_shapes(_init_fns(config, realm)))
+  params, tokens, batch = state.params, device.tokens, _batch_shapes(device)
+  tx = run.make_optimizer(config)
+  rest = {
+    "vocab_size": corpus.tokenizer.vocab_size,
+    "fields": ("num_candidates", "joint_len"),
+    "devices": device.devices,
+  }
+
+  def read(k):
+    ids = shapes.array(device.batch_size, k)
+    found = jax.eval_shape(candidates.gather_blocks, tokens, ids)
+    scopes = {"encoder layers": "realm", "MLM head": "cls"}
+    read = Part(shapes.trained(score), (params, batch, found), scopes=scopes)
+    return {"joining": read}, found
+
+  def score(params, batch, blocks):
+    states = realm.mask_states(params, batch, blocks)
+    return realm.score_words(params, batch, states)[2]
+
+  if config.evidence == "own":
+    return Program(
+      step=step.make_encoder_step(realm, tx, config.seed, config.null_share),
+      args=(state, None, batch, tokens),
+      parts={**read(1)[0], **device.optimizer(state)},
+      embed_all=None,
+      refresh_every=0,
+      **rest,
+    )
+  k = realm.num_candidates
+  refresher = device.refresher(exact.retrieval)
+  index = device.index_parts(refresher, realm.retrieval, params, k)
+  reading, found = read(k)
+  embed_query = shapes.trained(realm.retrieval.embed_query)
+  embed_candidates = shapes.trained(realm.retrieval.embed_candidates)
+  parts = {
+    "embed queries": Part(embed_query, (params, batch.query)),
+    "search": index.pop("search"),
+    "embed candidates": Part(embed_candidates, (params, found)),
+    **reading,
+    **device.optimizer(state),
+    **index,
+  }
+  return Program(
+    step=step.make_pretrain_step(
+      realm, tx, config.seed, refresher.embedder, refresher.slices_per_step
+    ),
+    args=(state, device.index(params), batch, tokens),
+    parts=parts,
+    embed_all=device.embed_all(refresher, params),
+    refresh_every=device.refresh_every,
+    **rest,
+  )
+
+
+def _batch_shapes(device: shapes.Device) -> PretrainBatch:
+  b, m = device.batch_size, device.config.max_masks
+  return PretrainBatch(
+    query=shapes.inputs(b, device.config.query_len),
+    mlm_positions=shapes.array(b, m),
+    mlm_targets=shapes.array(b, m),
+    mlm_mask=shapes.array(b, m),
+    own_block=shapes.array(b),
+    gold_block=shapes.array(b),
+    example_ids=shapes.array(b),
+  )

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -218,6 +219,12 @@ def init_fn(module, *args, method=None) -> InitFn:
   return lambda rng: module.init(rng, *args, method=method)["params"]
 
 
+def init_shapes(init_fns: dict[str, InitFn]) -> dict:
+  """The shapes of all parts' params."""
+  rng = jax.random.key(0)
+  return {part: jax.eval_shape(f, rng) for part, f in init_fns.items()}
+
+
 def warm_start(
   init_fn: InitFn,
   seed: int,
@@ -304,12 +311,10 @@ def _same_shapes(fresh, taken, name, workdir):
       )
 
 
-def start(
-  params: dict, config: ConfigDict, corpus: Corpus
-) -> tuple[TrainState, Any]:
-  """The state before the first step, on the mesh, and the optimizer."""
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+  """The optimizer of a run."""
   train = config.train
-  tx = optimizer.bert_adam(
+  return optimizer.bert_adam(
     train.learning_rate,
     train.warmup_steps,
     train.num_steps,
@@ -320,6 +325,13 @@ def start(
     clip_norm=train.clip_norm,
     lr_scales={"embedder": train.retriever_lr_scale},
   )
+
+
+def start(
+  params: dict, config: ConfigDict, corpus: Corpus
+) -> tuple[TrainState, Any]:
+  """The state before the first step, on the mesh, and the optimizer."""
+  tx = make_optimizer(config)
   return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
 
 

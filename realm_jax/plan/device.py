@@ -1,0 +1,46 @@
+"""How much memory a device has, by its own word."""
+
+import contextlib
+import os
+import pathlib
+import re
+
+import jax
+
+from realm_jax.config import InputError
+
+_GROUP = "/sys/fs/cgroup/memory.max"  # of a container
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+
+
+def memory() -> int | None:
+  """Bytes of a device's memory; None where it does not tell.
+
+  CPU devices share what the host, or the container, has.
+  """
+  device = jax.local_devices()[0]
+  if device.platform != "cpu":
+    return (device.memory_stats() or {}).get("bytes_limit")
+  host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  # no container, or one without a limit ("max")
+  with contextlib.suppress(OSError, ValueError):
+    host = min(host, int(pathlib.Path(_GROUP).read_text()))
+  return host // jax.local_device_count()
+
+
+def parse(name: str, text: str) -> float:
+  """`80GB`, `3.35e12` or `67 TB` as a number.
+
+  Raises:
+    InputError: names the flag and its value.
+  """
+  match = re.fullmatch(
+    r"\s*([0-9.]+(?:e\+?\d+)?)\s*([KMGTP]?)(B|FLOPS?)?\s*", text, re.I
+  )
+  try:
+    value = float(match[1]) * _UNITS[match[2].upper()]
+  except (TypeError, ValueError) as e:
+    raise InputError(f"--{name}={text}: wanted such as 80GB or 8e10") from e
+  if not value > 0:
+    raise InputError(f"--{name}={text}: wanted more than 0")
+  return value

@@ -1,0 +1,217 @@
+"""The shapes that one device of a run holds, for its plan; no array is made.
+
+A device has its share of the batch, of the index and of the block tokens, and
+all of the params.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from realm_jax.config import InputError
+from realm_jax.plan import device, plan
+from realm_jax.plan.plan import Part, Program
+from realm_jax.retrieval import refresh
+from realm_jax.retrieval.candidates import Specials
+from realm_jax.retrieval.forward import Retrieval
+from realm_jax.train import run
+from realm_jax.train.state import TrainState
+from realm_jax.types import BlockTokens, Inputs
+
+
+class Vocabulary(NamedTuple):
+  """What a plan knows of a tokenizer."""
+
+  vocab_size: int
+  pad_id: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedCorpus:
+  """Stands for run.Corpus where no data is prepared: sizes alone.
+
+  Attributes:
+    tokenizer: its size.
+    store: as long as there are blocks.
+    mesh: anything with the number of devices as `size`.
+    data_dir: for messages.
+    specials: of any value.
+  """
+
+  tokenizer: Vocabulary
+  store: range
+  mesh: Any
+  data_dir: str = "--blocks"
+  specials: Specials = Specials(0, 1, 2, 3)  # noqa: RUF009
+
+
+def array(*shape: int, dtype=jnp.int32) -> jax.ShapeDtypeStruct:
+  """An array of token ids and the like."""
+  return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def inputs(rows: int, length: int) -> Inputs:
+  """Token sequences [R, T]."""
+  return Inputs(*[array(rows, length)] * 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """In a corpus's mesh's place: its program is the whole mesh's, with global
+  shapes, to be compiled on it."""
+
+  mesh: Mesh
+  size: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """One device of a run, or its whole mesh.
+
+  Attributes:
+    config: of the run.
+    corpus: the run's; without a mesh, where it is of one device.
+    devices: of the run's mesh; 1 for the whole.
+    shards: of the index among the rows that are described.
+  """
+
+  config: ConfigDict
+  corpus: Any
+  devices: int
+  shards: int = 1
+
+  @classmethod
+  def of(cls, config: ConfigDict, corpus: Any) -> "Device":
+    """One of the corpus's mesh."""
+    mesh = corpus.mesh.mesh if isinstance(corpus.mesh, Whole) else None
+    described = dataclasses.replace(corpus, mesh=mesh)
+    return cls(config, described, corpus.mesh.size, mesh.size if mesh else 1)
+
+  @property
+  def batch_size(self) -> int:
+    """B of a device."""
+    return max(self.config.train.batch_size // self.devices, 1)
+
+  @property
+  def refresh_every(self) -> int:
+    """Steps between two versions; 0 for never."""
+    section = self.config.refresh
+    return 0 if section.mode == "never" else section.every_steps
+
+  def state(self, params: Any) -> TrainState:
+    """With the optimizer's moments."""
+    tx = run.make_optimizer(self.config)
+    return jax.eval_shape(lambda p: TrainState.create(p, tx), params)
+
+  @functools.cached_property
+  def tokens(self) -> BlockTokens:
+    """A device's rows."""
+    slice_size = self.config.refresh.slice_size
+    shards = self.devices * self.shards
+    rows = refresh.padded_rows(len(self.corpus.store), shards, slice_size)
+    rows //= self.devices
+    small = self.corpus.tokenizer.vocab_size <= 1 << 16
+    dtype = jnp.uint16 if small else jnp.int32
+    width = self.config.block_len - 3
+    return BlockTokens(
+      array(rows, width, dtype=dtype), array(rows), array(rows)
+    )
+
+  def refresher(self, retrieval: Retrieval) -> refresh.Refresher:
+    """What embeds a device's rows."""
+    section = self.config.refresh
+    return refresh.Refresher(
+      refresh.BlockEmbedder(retrieval, section.slice_size, self.shards),
+      self.tokens,
+      mode=section.mode,
+      every_steps=section.every_steps,
+      workdir="",
+      manifest={},
+      keep=section.keep,
+      probe=None,
+    )
+
+  def index(self, params: Any) -> refresh.Index:
+    """A device's rows, and those of the next version where it has them."""
+    rows = self.tokens.lens.shape[0]
+    size = self.config.embedder.retriever_proj_size
+    index = refresh.Index(
+      array(rows, size, dtype=jnp.float32), version=array(), params_step=array()
+    )
+    if self.config.refresh.mode != "interleaved":
+      return index
+    return index.replace(
+      shadow=index.block_emb,
+      shadow_params=params["embedder"],
+      shadow_step=array(),
+    )
+
+  def index_parts(self, refresher, retrieval, params, k) -> dict[str, Part]:
+    """Search of all queries in a device's rows, and its refresh a step."""
+    index, config = self.index(params), self.config
+    query_emb = array(
+      config.train.batch_size, config.embedder.retriever_proj_size,
+      dtype=jnp.float32,
+    )  # fmt: skip
+    search = functools.partial(retrieval.search, k=k)
+    found = {"search": Part(search, (index.block_emb, query_emb))}
+    if slices := refresher.slices_per_step:
+      one = self.embed_all(refresher, params)
+      found["refresh slice"] = dataclasses.replace(one, times=slices)
+    return found
+
+  def embed_all(self, refresher, params) -> Part:
+    """A device's share of all blocks, slice by slice."""
+    embedder, tokens = refresher.embedder, self.tokens
+    out = self.index(params).block_emb
+    total = embedder.num_slices(out.shape[0])
+    args = (params["embedder"], tokens, out, array())
+    return Part(embedder.embed_slice, args, total)
+
+  def optimizer(self, state: TrainState) -> dict[str, Part]:
+    """The update, all of it memory."""
+    tx = run.make_optimizer(self.config)
+    update = functools.partial(TrainState.apply_gradients, tx=tx)
+    return {"optimizer": Part(update, (state, state.params))}
+
+
+def trained(function: Callable) -> Callable:
+  """function(params, ...) with the backward pass to params."""
+  return jax.value_and_grad(lambda *args: jnp.sin(function(*args)).sum())
+
+
+def check_fits(program: Program) -> None:
+  """The planner's check at the door of a training command.
+
+  Raises:
+    InputError: the run does not fit the device's memory.
+  """
+  available = device.memory()
+  if available is None:
+    logging.warning(
+      "%s does not tell its memory: whether the run fits was not checked",
+      jax.local_devices()[0].device_kind,
+    )
+    return
+  plan.check(program, plan.memory(program), available)
+
+
+def check_devices(config: ConfigDict, corpus: Any) -> None:
+  """As run.check_lengths, for a mesh that need not be there.
+
+  Raises:
+    InputError: names the field, its value and the mend.
+  """
+  if corpus.mesh.size < 1 or len(corpus.store) < 1:
+    raise InputError(
+      f"--devices={corpus.mesh.size} --blocks={len(corpus.store)}: wanted at"
+      " least 1"
+    )
+  run.check_lengths(config, corpus)
