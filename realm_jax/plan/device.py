@@ -13,14 +13,19 @@ _GROUP = "/sys/fs/cgroup/memory.max"  # of a container
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
+def is_host() -> bool:
+  """Whether the devices are the host's own processors."""
+  return jax.local_devices()[0].platform == "cpu"
+
+
 def memory() -> int | None:
   """Bytes of a device's memory; None where it does not tell.
 
   CPU devices share what the host, or the container, has.
   """
-  device = jax.local_devices()[0]
-  if device.platform != "cpu":
-    return (device.memory_stats() or {}).get("bytes_limit")
+  if not is_host():
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit")
   host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   # no container, or one without a limit ("max")
   with contextlib.suppress(OSError, ValueError):
