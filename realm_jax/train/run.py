@@ -20,7 +20,7 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import refresh
+from realm_jax.retrieval import journal, refresh
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.forward import Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
@@ -345,5 +345,5 @@ def _index_at(
   if step is None:
     versions.start_over(workdir)
     return refresher.first(state.params)
-  versions.truncate_swaps(workdir, step)
+  journal.truncate_swaps(workdir, step)
   return refresher.shell(state.params)
