@@ -148,23 +148,28 @@ class BlockStore:
     Returns:
       BlockTokens of NumPy arrays, token_ids [num_rows, C - 3].
     """
-    width = block_len - packing.NUM_SPECIALS
-    rows = len(self) if num_rows is None else num_rows
-    token_ids = np.zeros((rows, width), self.tokens.flat.dtype)
-    lens = np.zeros(rows, np.int32)
-    title_lens = np.zeros(rows, np.int32)
     n = len(self)
-    token_ids[:n] = take_rows(
-      self.tokens.flat,
-      self.tokens.offsets[:-1],
-      self.tokens.lens(),
-      width,
-      fill=self.meta["pad_id"],
+    more = (0, (n if num_rows is None else num_rows) - n)
+    tokens = self.take(np.arange(n), block_len)
+    pad_id = self.meta["pad_id"]
+    return types.BlockTokens(
+      np.pad(tokens.token_ids, (more, (0, 0)), constant_values=pad_id),
+      np.pad(tokens.title_lens, more),
+      np.pad(tokens.lens, more),
     )
-    token_ids[n:] = self.meta["pad_id"]
-    lens[:n] = np.minimum(self.tokens.lens(), width)
-    title_lens[:n] = np.minimum(self.title_lens, width)
-    return types.BlockTokens(token_ids, title_lens, lens)
+
+  def take(self, ids: np.ndarray, block_len: int) -> types.BlockTokens:
+    """The tokens of the blocks `ids` [n], as device_tokens has them."""
+    width = block_len - packing.NUM_SPECIALS
+    starts = self.tokens.offsets[ids]
+    lens = self.tokens.offsets[ids + 1] - starts
+    flat, pad_id = self.tokens.flat, self.meta["pad_id"]
+    token_ids = take_rows(flat, starts, lens, width, fill=pad_id)
+    return types.BlockTokens(
+      token_ids=token_ids.astype(flat.dtype),
+      title_lens=np.minimum(self.title_lens[ids], width).astype(np.int32),
+      lens=np.minimum(lens, width).astype(np.int32),
+    )
 
 
 class _StoreWriter:

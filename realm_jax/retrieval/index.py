@@ -139,6 +139,21 @@ def read_path(
   return block_emb, manifest
 
 
+def read_manifest(run_dir: str | os.PathLike, version: int) -> dict[str, Any]:
+  """A version's manifest.
+
+  Raises:
+    InputError: there is none, or it is damaged.
+  """
+  return manifests.read(version_path(run_dir, version))
+
+
+def newest_blocks(run_dir: str | os.PathLike) -> pathlib.Path | None:
+  """own_blocks of the newest version."""
+  newest = latest_version(run_dir)
+  return None if newest is None else own_blocks(version_path(run_dir, newest))
+
+
 def own_blocks(path: pathlib.Path) -> pathlib.Path | None:
   """The block store in a version's directory, None: the run's data has it."""
   return path / BLOCKS if (path / BLOCKS).is_dir() else None
@@ -157,7 +172,7 @@ def matches(
   Raises:
     InputError: the manifest is damaged.
   """
-  manifest = manifests.read(version_path(run_dir, version))
+  manifest = read_manifest(run_dir, version)
   return all(manifest.get(key) == value for key, value in expect.items())
 
 
