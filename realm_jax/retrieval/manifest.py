@@ -139,6 +139,11 @@ def digests(directory: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, hashes, strict=True))
 
 
+def template(block_len: int) -> str:
+  """How a block becomes an embedder input of block_len wordpieces."""
+  return f"[CLS] title [SEP] body [SEP] in {block_len} wordpieces"
+
+
 def mend(directory: pathlib.Path) -> str:
   """What to do with a damaged version, for messages."""
   return f"delete {directory} and run again, or use another version"

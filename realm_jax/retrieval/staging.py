@@ -120,6 +120,10 @@ class Staging:
   def __exit__(self, *_) -> None:
     self._own.close()
 
+  def discard(self) -> None:
+    """Throws it all away."""
+    shutil.rmtree(self.path)
+
   def open_rows(
     self, shape: tuple[int, int], dtype: Any, chunk_rows: int
   ) -> None:
@@ -207,7 +211,7 @@ class Staging:
     path = self._rename(made_of, known)
     files.fsync(path.parent)
     files.fail_point("index_published")
-    shutil.rmtree(self.path)
+    self.discard()
     return path
 
   def _rename(self, made_of, known) -> pathlib.Path:

@@ -20,7 +20,7 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import journal, refresh
+from realm_jax.retrieval import journal, manifest, refresh
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.forward import Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
@@ -190,7 +190,7 @@ def make_refresher(
 
 def template(config: ConfigDict) -> str:
   """How a block became an embedder input; part of an index's manifest."""
-  return f"[CLS] title [SEP] body [SEP] in {config.block_len} wordpieces"
+  return manifest.template(config.block_len)
 
 
 def init_part(module, seed: int, *args, method=None) -> dict:
@@ -341,7 +341,16 @@ def _index_at(
 
   Swaps that the run goes through again are taken out of the journal; of a run
   that never came to a checkpoint, nothing stays.
+
+  Raises:
+    InputError: the index has another corpus by now.
   """
+  if blocks := versions.newest_blocks(workdir):
+    raise InputError(
+      f"{blocks} are another corpus than this run trains on"
+      " (experiments.update_corpus): its next index would go back to the old"
+      " one: train in another workdir"
+    )
   if step is None:
     versions.start_over(workdir)
     return refresher.first(state.params)

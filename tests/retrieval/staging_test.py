@@ -77,7 +77,7 @@ def test_goes_on_with_what_is_finished(tmp_path):
     after.st_mtime_ns,
   )
   manifest.verify(tmp_path / "index/0")
-  assert not list((tmp_path / "index/0").rglob("*lock*"))
+  assert not list((tmp_path / "index/0").rglob("*__lock*"))
   np.testing.assert_array_equal(index.read_version(tmp_path, 0, {})[0], EMB)
 
 
