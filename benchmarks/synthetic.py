@@ -6,11 +6,14 @@ by the same prepare() as any other data. Only lengths matter to a benchmark.
 
 import json
 import pathlib
+from collections.abc import Sequence
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from realm_jax.data import prepare
+from realm_jax.train import checkpoint, run
 
 _NUM_ARTICLES = 10_000  # where config.data.max_articles does not say
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -41,6 +44,29 @@ def prepare_words(config: ConfigDict, folder: pathlib.Path) -> None:
   data.dir = str(folder / "data")
   config.text_weights = (1.0,)
   prepare.prepare(data, data.dir)
+
+
+def make_run(
+  config: ConfigDict, workdir: pathlib.Path, steps: Sequence[int]
+) -> None:
+  """Fills a run's directory with checkpoints of an untrained retriever.
+
+  Args:
+    config: of prepared data.
+    workdir: the run's directory.
+    steps: of the checkpoints; each has other params.
+  """
+  corpus = run.open_corpus(config, workdir)
+  embedder = run.make_retrieval(config, corpus).embedder
+  words = np.zeros((1, config.block_len), np.int32)
+  checkpoint.open_run(workdir, config.to_dict())
+  checkpoints = checkpoint.Checkpoints(workdir, keep=len(steps))
+  params = run.init_part(embedder, config.seed, words)
+  for step in steps:
+    changed = jax.tree.map(lambda x, s=step: x * (1 + 1e-3 * s), params)
+    tree = {"state": {"params": {"embedder": changed}}}
+    checkpoints.save(step, tree, meta=corpus.meta)
+  checkpoints.close()
 
 
 def _words(rng, count):

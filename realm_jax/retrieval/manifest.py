@@ -146,7 +146,9 @@ def template(block_len: int) -> str:
 
 def mend(directory: pathlib.Path) -> str:
   """What to do with a damaged version, for messages."""
-  return f"delete {directory} and run again, or use another version"
+  return (
+    f"delete {directory} and run again, or use another version (--config.index)"
+  )
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import index, manifest, rows
 
 KEEP = 2  # versions kept on disk
+_LEDGER, _VERSION = "ledger", "version"
 CHUNK_BLOCKS = 4096  # blocks of a chunk: what a kill costs at the most
 
 
@@ -94,8 +95,8 @@ class Staging:
     """
     self._run_dir = run_dir
     self.path = index.index_dir(run_dir) / ".build"
-    self.version = self.path / "version"
-    self._ledgers = self.path / "ledger"
+    self.version = self.path / _VERSION
+    self._ledgers = self.path / _LEDGER
     self._ledger = self._ledgers / f"{job}.jsonl"
     held = self.path / "identity.json"
     if held.exists() and (unlike := _unlike(files.read_json(held), identity)):
@@ -158,20 +159,7 @@ class Staging:
 
   def finished(self) -> dict[int, dict[str, Any]]:
     """Chunk -> its line of the ledger, for those that are as it says."""
-    lines = [
-      line
-      for ledger in sorted(self._ledgers.glob("*.jsonl"))
-      for line in files.read_json_lines(ledger)
-    ]
-    path = self.version / index.ROWS
-    names = {rows.chunk_name(line["chunk"]) for line in lines}
-    there = {name for name in names if (path / name).is_file()}
-    digests = manifest.digests(path, there)
-    return {
-      line["chunk"]: line
-      for line in lines
-      if digests.get(rows.chunk_name(line["chunk"])) == line["sha256"]
-    }
+    return finished_chunks(self.path)
 
   def publish(
     self, made_of: Mapping[str, Any], blocks: pathlib.Path | None = None
@@ -241,6 +229,28 @@ class Staging:
     for name in manifest.file_names(self.version):
       if name.startswith(f"{index.ROWS}/") and name not in ours:
         (self.version / name).unlink()
+
+
+def finished_chunks(path: pathlib.Path) -> dict[int, dict[str, Any]]:
+  """Staging.finished of a staging directory that nobody has opened.
+
+  Raises:
+    InputError: a ledger is damaged.
+  """
+  lines = [
+    line
+    for ledger in sorted((path / _LEDGER).glob("*.jsonl"))
+    for line in files.read_json_lines(ledger)
+  ]
+  array = path / _VERSION / index.ROWS
+  names = {rows.chunk_name(line["chunk"]) for line in lines}
+  there = {name for name in names if (array / name).is_file()}
+  digests = manifest.digests(array, there)
+  return {
+    line["chunk"]: line
+    for line in lines
+    if digests.get(rows.chunk_name(line["chunk"])) == line["sha256"]
+  }
 
 
 def _take(file, shared: bool, busy: str) -> None:
