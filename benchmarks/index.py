@@ -1,6 +1,6 @@
 """What it costs to build, write, read, verify and update an index.
 
-  python -m benchmarks.index [--blocks=10000] [--layers=2] [--hidden=256]
+  python -m benchmarks.index [--blocks=10000] [--layers=4] [--hidden=256] [--measure=update]
   python -m benchmarks.index --kills=50
 
 The corpus is made up, one block an article of 12 to 127 wordpieces, evenly
@@ -29,7 +29,6 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import synthetic
-from configs import ict
 from experiments import command
 from realm_jax import sharding
 from realm_jax.retrieval import index as versions
@@ -40,30 +39,15 @@ from realm_jax.train import build_index, update_corpus
 _BLOCKS = flags.DEFINE_integer("blocks", 10_000, "in the index")
 _ARTICLES = flags.DEFINE_integer("articles", 100, "added by an update")
 _ROWS = flags.DEFINE_integer("rows", 500_000, "of the index on the disk")
-_LAYERS = flags.DEFINE_integer("layers", 2, "of the embedder")
+_LAYERS = flags.DEFINE_integer("layers", 4, "of the embedder")
 _HIDDEN = flags.DEFINE_integer("hidden", 256, "of the embedder")
 _BLOCK_LEN = flags.DEFINE_integer("block_len", 128, "wordpieces")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
+_MEASURE = flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
 _KILLS = flags.DEFINE_integer("kills", 0, "kill so many builders instead")
 
 _SAMPLE = 1_024  # blocks of a round
 _P = 128  # of the index on the disk
-
-
-def make_config(num_blocks: int, layers: int, hidden: int, block_len: int):
-  """The config of a retriever of these sizes."""
-  config = ict.get_config("demo")
-  config.data.max_articles = num_blocks
-  config.block_len = block_len
-  config.mesh.data = 1
-  config.embedder.update(
-    num_hidden_layers=layers,
-    hidden_size=hidden,
-    num_attention_heads=hidden // 64 or 1,
-    intermediate_size=4 * hidden,
-    max_position_embeddings=block_len,
-  )
-  return config
 
 
 def measure_build(workdir: pathlib.Path, rounds: int) -> str:
@@ -176,7 +160,7 @@ def main(_) -> None:
       print(kills.kill_builders(folder, _KILLS.value))
       return
     command.use_compilation_cache()
-    config = make_config(
+    config = synthetic.retriever_config(
       _BLOCKS.value, _LAYERS.value, _HIDDEN.value, _BLOCK_LEN.value
     )
     synthetic.prepare_words(config, folder)
@@ -189,9 +173,17 @@ def main(_) -> None:
       f" {staging.CHUNK_BLOCKS}",
       flush=True,
     )
-    print(measure_build(workdir, _ROUNDS.value), flush=True)
-    print(measure_disk(folder / "disk", _ROWS.value, _ROUNDS.value), flush=True)
-    print(measure_update(workdir, _ARTICLES.value), flush=True)
+    for what in _MEASURE.value:
+      print(
+        {
+          "build": lambda: measure_build(workdir, _ROUNDS.value),
+          "disk": lambda: measure_disk(
+            folder / "disk", _ROWS.value, _ROUNDS.value
+          ),
+          "update": lambda: measure_update(workdir, _ARTICLES.value),
+        }[what](),
+        flush=True,
+      )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import ict
 from realm_jax.data import prepare
 from realm_jax.train import checkpoint, run
 
@@ -44,6 +45,24 @@ def prepare_words(config: ConfigDict, folder: pathlib.Path) -> None:
   data.dir = str(folder / "data")
   config.text_weights = (1.0,)
   prepare.prepare(data, data.dir)
+
+
+def retriever_config(
+  num_blocks: int, layers: int, hidden: int, block_len: int
+) -> ConfigDict:
+  """The config of a retriever of these sizes."""
+  config = ict.get_config("demo")
+  config.data.max_articles = num_blocks
+  config.block_len = block_len
+  config.mesh.data = 1
+  config.embedder.update(
+    num_hidden_layers=layers,
+    hidden_size=hidden,
+    num_attention_heads=hidden // 64 or 1,
+    intermediate_size=4 * hidden,
+    max_position_embeddings=block_len,
+  )
+  return config
 
 
 def make_run(

@@ -80,10 +80,14 @@ class StoreWriter:
       self._ragged[name].append_rows(store.ragged[name], begin, end)
     self._flat["title_lens"].extend_array(store.title_lens[begin:end])
     self._flat["articles"].extend_array(store.articles[begin:end] + moved)
-    for block in range(begin, end):
-      self._count(
-        store.article_id(block), store.title(block), store.text(block)
-      )
+    ids, titles = (
+      list(store.ragged[name].texts(first, last))
+      for name in ("article_ids", "article_titles")
+    )
+    rows = (store.articles[begin:end] - first).tolist()
+    texts = store.ragged["text"].texts(begin, end)
+    for row, text in zip(rows, texts, strict=True):
+      self._count(ids[row], titles[row], text)
     for count, name in (
       ("num_sentences", "sentence_starts"),
       ("num_tokens", "tokens"),

@@ -127,7 +127,7 @@ class BlockStore:
 
   def _row(self, article_id: str) -> int | None:
     if not self._rows:
-      texts = map(self.article_ids.text, range(self.num_articles))
+      texts = self.article_ids.texts(0, self.num_articles)
       self._rows = {text: row for row, text in enumerate(texts)}
     return self._rows.get(article_id)
 

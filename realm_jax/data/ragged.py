@@ -6,8 +6,9 @@ append, so preparation never holds a corpus in memory.
 """
 
 import array
+import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -107,6 +108,14 @@ class Ragged:
 
   def text(self, row: int) -> str:
     return self[row].tobytes().decode()
+
+  def texts(self, first: int, last: int) -> Iterator[str]:
+    """text of the rows first .. last - 1."""
+    offsets = self.offsets[first : last + 1]
+    offsets = (offsets - offsets[0]).tolist()
+    begin = self.offsets[first]
+    raw = self.flat[begin : begin + offsets[-1]].tobytes()
+    return (raw[a:b].decode() for a, b in itertools.pairwise(offsets))
 
   def lens(self) -> np.ndarray:
     return np.diff(self.offsets)

@@ -20,6 +20,8 @@ from realm_jax.data.articles import Article
 from realm_jax.data.block_writer import StoreWriter
 from realm_jax.data.tokenizer import Tokenizer
 
+_COPIED = 10_000  # articles at a time: their texts are in memory
+
 
 class Change(NamedTuple):
   """What became of a corpus.
@@ -66,7 +68,7 @@ def update_block_store(
     raise InputError(f'delete: the corpus has no article "{unknown[0]}"')
   if both := [i for i in delete if i in news.seen]:
     raise InputError(f'the article "{both[0]}" is to be added and deleted')
-  ids = [old.article_ids.text(row) for row in range(old.num_articles)]
+  ids = list(old.article_ids.texts(0, old.num_articles))
   gone = {i for i in ids if replace and i not in news.seen} | {*delete}
   stays = np.array([i not in gone and i not in news.updated for i in ids])
   added = len(news.articles) - len(news.updated)
@@ -133,6 +135,8 @@ def _chunks(articles: Iterable[Article]) -> Iterator[list[Article]]:
 
 
 def _runs(stays: np.ndarray) -> Iterator[tuple[int, int]]:
-  """The [first, last) of each run of True."""
+  """The [first, last) of runs of True, none of them longer than _COPIED."""
   edges = np.flatnonzero(np.diff(np.concatenate([[0], stays, [0]])))
-  return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+  for begin, end in edges.reshape(-1, 2).tolist():
+    for first in range(begin, end, _COPIED):
+      yield first, min(first + _COPIED, end)

@@ -94,10 +94,9 @@ class LengthBuckets:
 
   def _batches(self, lens):
     order = np.argsort(lens, kind="stable")
-    return [
-      order[i : i + self.batch_size]
-      for i in range(0, len(order), self.batch_size)
-    ]
+    # The batch with rows to spare is that of the shortest blocks.
+    ends = range(len(order), 0, -self.batch_size)
+    return [order[max(0, end - self.batch_size) : end] for end in ends]
 
   def _width(self, lens):
     longest = int(lens.max()) + NUM_SPECIALS

@@ -56,9 +56,9 @@ def test_less_padding_than_without():
   buckets = LengthBuckets(tiny.retrieval(), LONG, 8)
   lens = np.sort(tokens().lens)
   # 29 blocks in four batches of eight rows, the longest of each batch:
-  assert [lens[i] + 3 for i in (7, 15, 23, 28)] == [10, 18, 26, 31]
+  assert [lens[i] + 3 for i in (28, 20, 12, 4)] == [31, 23, 15, 7]
   used = (lens + 3).sum()
-  assert buckets.padding(tokens().lens) == 1 - used / (8 * (16 + 3 * 31))
+  assert buckets.padding(tokens().lens) == 1 - used / (8 * (2 * 31 + 2 * 16))
   whole = LengthBuckets(tiny.retrieval(), LONG, 8, num_widths=1)
   assert whole.padding(tokens().lens) == 1 - used / (8 * 4 * 31)
 
