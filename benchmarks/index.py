@@ -46,7 +46,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
 _MEASURE = flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
 _KILLS = flags.DEFINE_integer("kills", 0, "kill so many builders instead")
 
-_SAMPLE = 1_024  # blocks of a round
+_SAMPLE = 512  # blocks of a round
 _P = 128  # of the index on the disk
 
 
