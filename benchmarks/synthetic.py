@@ -6,11 +6,15 @@ by the same prepare() as any other data. Only lengths matter to a benchmark.
 
 import json
 import pathlib
+from collections.abc import Sequence
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import ict
 from realm_jax.data import prepare
+from realm_jax.train import checkpoint, run
 
 _NUM_ARTICLES = 10_000  # where config.data.max_articles does not say
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -41,6 +45,47 @@ def prepare_words(config: ConfigDict, folder: pathlib.Path) -> None:
   data.dir = str(folder / "data")
   config.text_weights = (1.0,)
   prepare.prepare(data, data.dir)
+
+
+def retriever_config(
+  num_blocks: int, layers: int, hidden: int, block_len: int
+) -> ConfigDict:
+  """The config of a retriever of these sizes."""
+  config = ict.get_config("demo")
+  config.data.max_articles = num_blocks
+  config.block_len = block_len
+  config.mesh.data = 1
+  config.embedder.update(
+    num_hidden_layers=layers,
+    hidden_size=hidden,
+    num_attention_heads=hidden // 64 or 1,
+    intermediate_size=4 * hidden,
+    max_position_embeddings=block_len,
+  )
+  return config
+
+
+def make_run(
+  config: ConfigDict, workdir: pathlib.Path, steps: Sequence[int]
+) -> None:
+  """Fills a run's directory with checkpoints of an untrained retriever.
+
+  Args:
+    config: of prepared data.
+    workdir: the run's directory.
+    steps: of the checkpoints; each has other params.
+  """
+  corpus = run.open_corpus(config, workdir)
+  embedder = run.make_retrieval(config, corpus).embedder
+  words = np.zeros((1, config.block_len), np.int32)
+  checkpoint.open_run(workdir, config.to_dict())
+  checkpoints = checkpoint.Checkpoints(workdir, keep=len(steps))
+  params = run.init_part(embedder, config.seed, words)
+  for step in steps:
+    changed = jax.tree.map(lambda x, s=step: x * (1 + 1e-3 * s), params)
+    tree = {"state": {"params": {"embedder": changed}}}
+    checkpoints.save(step, tree, meta=corpus.meta)
+  checkpoints.close()
 
 
 def _words(rng, count):

@@ -3,7 +3,8 @@
   python -m experiments.ask --workdir=DIR "Dutch painter of the 17th century"
 
 DIR is a run's or a demo's directory. A run that is only pre-trained fills in
-[MASK] instead: "Vermeer was a [MASK] painter".
+[MASK] instead: "Vermeer was a [MASK] painter". --config.index=VERSION asks over
+another index version and its corpus.
 """
 
 import textwrap
@@ -20,7 +21,7 @@ _WIDTH = 78
 def main(config, workdir, words):
   if not words:
     raise InputError('no question: give one, as "Dutch painter in Delft"')
-  predictor = Predictor(workdir, batch_size=1)
+  predictor = Predictor(workdir, batch_size=1, index=config.index)
   (answer,) = predictor.answer([" ".join(words)])
   if predictor.note:
     print(f"note: {predictor.note}")
@@ -47,6 +48,9 @@ def _show(block, characters: int) -> str:
 
 if __name__ == "__main__":
   defaults = config_dict.ConfigDict()
+  # another index version than the newest, with its blocks: its number, its
+  # directory, or a run's
+  defaults.index = ""
   defaults.evidence = 5  # blocks shown
   defaults.characters = 400  # of each block's text
   command.run(main, defaults=defaults, words="question")

@@ -18,7 +18,7 @@ from realm_jax.serve.run import Run, open_run
 
 
 def main(config, workdir):
-  run = open_run(workdir)
+  run = open_run(workdir, config.index)
   path = pathlib.Path(config.qa or run.data_dir / "qa" / "test.jsonl")
   questions = qa.read_qa(path)[: config.num_questions or None]
   scores = comparison.compare(
@@ -45,6 +45,9 @@ def _encoder_run(config, run: Run) -> Run | None:
 if __name__ == "__main__":
   defaults = config_dict.ConfigDict()
   defaults.qa = ""  # QA file; "": the test questions of the run's own data
+  # another index version than the newest, with its blocks: its number, its
+  # directory, or a run's
+  defaults.index = ""
   defaults.num_questions = 0  # only the first so many; 0: all
   defaults.regex = False  # answers are regular expressions (CuratedTREC)
   # pre-trained run for the closed book; "": the one a fine-tuned run began with

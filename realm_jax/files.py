@@ -49,26 +49,34 @@ def atomic_publish(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   tmp = path.with_name(f".tmp-{path.name}-{os.getpid()}")
   _remove(tmp)
   try:
-    yield tmp
-    fail_point("publish")
-    fsync_tree(tmp)
-    if path.is_dir() and not path.is_symlink():
-      old = path.with_name(f".old-{path.name}-{os.getpid()}")
-      os.rename(path, old)
-      os.rename(tmp, path)
-      shutil.rmtree(old)
-    else:
-      os.rename(tmp, path)
-    fsync(path.parent)
-  except OSError as e:
-    if e.errno == errno.ENOSPC:
-      raise InputError(
-        f"no space left on the disk of {path.parent} while writing"
-        f" {path.name}: free some and run the same command again"
-      ) from e
-    raise
+    with disk_full_named(path):
+      yield tmp
+      fail_point("publish")
+      fsync_tree(tmp)
+      if path.is_dir() and not path.is_symlink():
+        old = path.with_name(f".old-{path.name}-{os.getpid()}")
+        os.rename(path, old)
+        os.rename(tmp, path)
+        shutil.rmtree(old)
+      else:
+        os.rename(tmp, path)
+      fsync(path.parent)
   finally:
     _remove(tmp)
+
+
+@contextlib.contextmanager
+def disk_full_named(path: pathlib.Path) -> Iterator[None]:
+  """Turns a full disk into an InputError that names what was being written."""
+  try:
+    yield
+  except OSError as e:
+    if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    raise InputError(
+      f"no space left on the disk of {path.parent} while writing"
+      f" {path.name}: free some and run the same command again"
+    ) from e
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -87,6 +95,40 @@ def read_json(path: str | os.PathLike) -> Any:
     raise InputError(f"{path}:{e.lineno}: not JSON ({e.msg})") from e
   except UnicodeDecodeError as e:
     raise InputError(f"{path}: not UTF-8 text (byte {e.start})") from e
+
+
+def append_json_line(path: pathlib.Path, value: Any) -> None:
+  """Appends a line of JSON, on the disk when this returns.
+
+  What a crash has left of a last line goes.
+  """
+  if not path.exists():
+    with atomic_publish(path) as tmp:
+      tmp.touch()
+  line = json.dumps(value) + "\n"
+  with disk_full_named(path), open(path, "r+b") as f:
+    size = len(b"".join(_whole_lines(f.read())))
+    f.truncate(size)
+    f.seek(size)
+    f.write(line.encode())
+    f.flush()
+    os.fsync(f.fileno())
+
+
+def read_json_lines(path: pathlib.Path) -> list[Any]:
+  """The values of append_json_line; a last line torn by a crash is not there.
+
+  Raises:
+    InputError: a whole line is no JSON.
+  """
+  content = path.read_bytes() if path.exists() else b""
+  values = []
+  for number, line in enumerate(_whole_lines(content), 1):
+    try:
+      values.append(json.loads(line))
+    except ValueError as e:
+      raise InputError(f"{path}:{number} is damaged, not JSON ({e})") from e
+  return values
 
 
 def sha256_file(path: str | os.PathLike) -> str:
@@ -117,3 +159,7 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path)
   else:
     path.unlink(missing_ok=True)
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+  return [x for x in content.splitlines(keepends=True) if x.endswith(b"\n")]

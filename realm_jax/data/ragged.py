@@ -6,8 +6,9 @@ append, so preparation never holds a corpus in memory.
 """
 
 import array
+import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class FlatWriter:
     if len(self._buffer) >= _BUFFERED:
       self._flush()
 
+  def extend_array(self, values: np.ndarray) -> None:
+    """extend, of values that are an array already."""
+    self._flush()
+    self._count += len(values)
+    self._file.write(np.ascontiguousarray(values, self._dtype).data)
+
   def _flush(self) -> None:
     self._count += len(self._buffer)
     self._file.write(self._buffer.tobytes())
@@ -65,6 +72,13 @@ class RaggedWriter:
     self._flat.extend(row)
     self._end += len(row)
     self._offsets.extend([self._end])
+
+  def append_rows(self, rows: "Ragged", first: int, last: int) -> None:
+    """Appends the rows first .. last - 1 of another."""
+    offsets = rows.offsets[first : last + 1]
+    self._flat.extend_array(rows.flat[offsets[0] : offsets[-1]])
+    self._offsets.extend_array(offsets[1:] - offsets[0] + self._end)
+    self._end += int(offsets[-1] - offsets[0])
 
   def append_text(self, text: str) -> None:
     self.append(array.array("B", text.encode()))
@@ -94,6 +108,14 @@ class Ragged:
 
   def text(self, row: int) -> str:
     return self[row].tobytes().decode()
+
+  def texts(self, first: int, last: int) -> Iterator[str]:
+    """text of the rows first .. last - 1."""
+    offsets = self.offsets[first : last + 1]
+    offsets = (offsets - offsets[0]).tolist()
+    begin = self.offsets[first]
+    raw = self.flat[begin : begin + offsets[-1]].tobytes()
+    return (raw[a:b].decode() for a, b in itertools.pairwise(offsets))
 
   def lens(self) -> np.ndarray:
     return np.diff(self.offsets)

@@ -16,7 +16,7 @@ from realm_jax.data import input_pipeline, qa
 from realm_jax.evals import comparison, pretrain
 from realm_jax.evals import qa as qa_eval
 from realm_jax.evals.exact_match import mean_and_se, paired_difference
-from realm_jax.retrieval import index
+from realm_jax.retrieval import journal
 from realm_jax.retrieval.refresh import BlockEmbedder
 
 _SPLITS = ("dev", "test")
@@ -63,7 +63,7 @@ def measure(runs: Mapping, workdir: pathlib.Path, seed: int) -> None:
     },
     "questions": len(questions),
     "peak_memory_gb": round(peak, 2),  # of the process, training included
-    "index_versions": len(index.read_swaps(workdir / "pretrain")) + 1,
+    "index_versions": len(journal.read_swaps(workdir / "pretrain")) + 1,
     **_pretraining(runs),
   }
   files.write_json(workdir / "measured.json", measured)

@@ -20,6 +20,7 @@ from flax import struct
 
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
+from realm_jax.retrieval import journal
 from realm_jax.retrieval.forward import Retrieval
 from realm_jax.sharding import replicate
 from realm_jax.types import Array, BlockTokens, Inputs
@@ -249,7 +250,7 @@ class Refresher:
     if self.mode == "interleaved":
       index = self._start_round(index, state.params, step)
     overlap = _overlap(before, after)
-    versions.append_swap(
+    journal.append_swap(
       self.workdir,
       {
         "step": step,

@@ -28,17 +28,20 @@ class Predictor:
     note: what a reader of the answers must know, "" for a fine-tuned run.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, batch_size: int = 8):
+  def __init__(
+    self, workdir: str | pathlib.Path, batch_size: int = 8, index: str = ""
+  ):
     """Opens the run; a demo's folder gives its fine-tuned one.
 
     Args:
       workdir: of a run, or a folder of runs.
       batch_size: questions answered at a time; a program is compiled for it.
+      index: another index version than the newest, see serve.run.open_run.
 
     Raises:
       InputError: no run, no data, or parts that don't belong together.
     """
-    self.run = open_run(workdir)
+    self.run = open_run(workdir, index)
     self._batch_size = batch_size
     if self.run.open_qa is not None:
       self._answer, self.note = self._read, ""

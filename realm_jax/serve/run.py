@@ -1,7 +1,8 @@
 """A finished (or still growing) run, opened for reading on one device.
 
-Params of the newest good checkpoint, tokenizer, block store and newest index
-version, checked against each other. Nothing is written.
+Params of the newest good checkpoint, tokenizer, an index version (the newest,
+where none is named) and its blocks, checked against each other. Nothing is
+written.
 """
 
 import dataclasses
@@ -9,7 +10,6 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.data.blocks import BlockStore
@@ -17,10 +17,11 @@ from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
-from realm_jax.retrieval import index as versions
+from realm_jax.retrieval import manifest
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
 from realm_jax.retrieval.refresh import BlockEmbedder, padded_rows
+from realm_jax.serve import versions
 from realm_jax.train import checkpoint
 from realm_jax.types import BlockTokens
 
@@ -40,9 +41,10 @@ class Run:
     step: training steps of the params.
     params: {"embedder", ["encoder"], ["reader"]}, on the device.
     tokenizer: of queries and blocks.
-    store: the blocks.
+    store: the blocks of the index version.
     tokens: of all N blocks, on the device.
-    block_emb: [N, P] the newest index version, on the device.
+    block_emb: [N, P] the newest index version, or the one asked for, on the
+      device.
     index_version: its number; None: the run has none, it was made just now.
     retrieval: the search.
     realm: the pre-training model, None where the run has no encoder.
@@ -80,8 +82,13 @@ def find_run(workdir: str | pathlib.Path) -> pathlib.Path:
   )
 
 
-def open_run(workdir: str | pathlib.Path) -> Run:
+def open_run(workdir: str | pathlib.Path, index: str = "") -> Run:
   """Opens the run of a workdir; see `find_run`.
+
+  Args:
+    workdir: of a run, or a folder of runs.
+    index: another version than the newest, with its blocks: its number, its
+      directory, or the directory of a run.
 
   Raises:
     InputError: no run, no data, or parts that don't belong together.
@@ -93,6 +100,17 @@ def open_run(workdir: str | pathlib.Path) -> Run:
   tokenizer = load_tokenizer(data / "tokenizer")
   store = BlockStore(data / "blocks")
   _check_same(workdir, data, meta, tokenizer, store)
+  version = versions.find_version(workdir, index, _SUB_RUNS)
+  if version is not None:
+    versions.check_version(
+      version,
+      workdir,
+      params=params["embedder"],
+      step=step,
+      tokenizer_hash=tokenizer.hash,
+      block_len=config["block_len"],
+    )
+  store = versions.open_blocks(version, _stores(version, workdir, data, store))
   retrieval = Retrieval(
     RealmEmbedder(_sizes(config, "embedder", tokenizer, store)),
     Specials.of(tokenizer),
@@ -104,7 +122,6 @@ def open_run(workdir: str | pathlib.Path) -> Run:
     config["block_len"], padded_rows(len(store), 1, _SLICE)
   )
   tokens = jax.device_put(tokens)
-  version = versions.latest_version(workdir)
   return Run(
     workdir=workdir,
     config=config,
@@ -114,8 +131,8 @@ def open_run(workdir: str | pathlib.Path) -> Run:
     tokenizer=tokenizer,
     store=store,
     tokens=tokens,
-    block_emb=_block_emb(workdir, version, retrieval, params, tokens, meta),
-    index_version=version,
+    block_emb=_block_emb(version, retrieval, params, tokens, store),
+    index_version=version and manifest.read(version)["version"],
     retrieval=retrieval,
     realm=_realm(config, params, retrieval, tokenizer, store),
     open_qa=_open_qa(config, params, retrieval, tokenizer, store),
@@ -164,18 +181,23 @@ def _sizes(config, part, tokenizer, store, **more) -> RealmConfig:
   )
 
 
-def _block_emb(workdir, version, retrieval, params, tokens, meta):
-  """The newest index version; blocks embedded now where there is none."""
+def _stores(version, workdir, data, store) -> dict[str, BlockStore]:
+  """The run's blocks, and those of the run that an index version lies in."""
+  stores = {str(data / "blocks"): store}
+  if version is not None and (owner := version.parent.parent) != workdir:
+    if (owner / "config.json").is_file():
+      path = _find_data(checkpoint.read_run(owner), owner) / "blocks"
+      stores[str(path)] = BlockStore(path)
+  return stores
+
+
+def _block_emb(version, retrieval, params, tokens, store):
+  """The index version's rows; blocks embedded now where there is none."""
   if version is None:
     embedder = BlockEmbedder(retrieval, _SLICE)
     return embedder.embed_all(params["embedder"], tokens)
   size = retrieval.embedder.config.retriever_proj_size
-  expect = {
-    **{key: meta[key] for key in ("tokenizer_hash", "corpus_hash")},
-    "shape": (retrieval.num_blocks, size),
-  }
-  block_emb, _ = versions.read_version(workdir, version, expect)
-  return jax.device_put(np.asarray(block_emb))
+  return jax.device_put(versions.read_rows(version, store, size))
 
 
 def _realm(config, params, retrieval, tokenizer, store):

@@ -1,30 +1,131 @@
-"""Embeds the whole corpus with a finished run's params: a new index version."""
+"""Embeds the whole corpus with a run's newest params: a new index version.
 
+A chunk of blocks is embedded and written at a time, so a build that was killed
+goes on after its last chunk, and several jobs can share the chunks.
+"""
+
+import dataclasses
 import pathlib
+import re
 import time
+from typing import Any
 
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from realm_jax import sharding
+from realm_jax.config import InputError
+from realm_jax.data.blocks import BlockStore
+from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval.refresh import BlockEmbedder
+from realm_jax.retrieval import rows, staging
+from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import checkpoint, run
-from realm_jax.train.metrics import note
+from realm_jax.train.metrics import BlockProgress, note
 
-_SLICE = 128  # blocks a device embeds at a time
-_REPORT_SECONDS = 5.0
+_SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
 
 
-def build_index(workdir: str | pathlib.Path, keep: int = 2) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What an index is made of: a run's newest params, and its blocks.
+
+  Attributes:
+    workdir: the run.
+    tokenizer: of its data.
+    store: the blocks of its newest index version, else of its data.
+    blocks: where they are, if an index version has them.
+    buckets: embeds blocks.
+    mesh: all devices.
+    params: of the embedder, on the host.
+    manifest: what binds an index version to all this.
+  """
+
+  workdir: pathlib.Path
+  tokenizer: Tokenizer
+  store: BlockStore
+  blocks: pathlib.Path | None
+  buckets: LengthBuckets
+  mesh: Mesh
+  params: dict
+  manifest: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reuse:
+  """Rows that are copied from another version: the first of the new one.
+
+  Attributes:
+    path: of that version.
+    ids: [n] its rows, ascending; the new row i is its row ids[i].
+  """
+
+  path: pathlib.Path
+  ids: np.ndarray
+
+  def read(self, first: int, last: int) -> np.ndarray:
+    """The new rows first .. last - 1, as many of them as are copied."""
+    ids = self.ids[first:last]
+    start, end = (ids[0], ids[-1] + 1) if len(ids) else (0, 0)
+    return rows.read(self.path / versions.ROWS, start, end)[ids - start]
+
+
+def build_index(
+  workdir: str | pathlib.Path,
+  keep: int = staging.KEEP,
+  chunk_blocks: int = staging.CHUNK_BLOCKS,
+  shard: str = "",
+) -> pathlib.Path | None:
   """Publishes the index of a run's newest checkpoint.
 
   Args:
     workdir: of a run of any kind.
     keep: versions kept on disk.
+    chunk_blocks: blocks embedded and written at a time.
+    shard: "i/n": only every n-th chunk from the i-th on, beside other jobs;
+      the last of them to end publishes. "": all that is missing.
 
   Returns:
-    The version's directory. A version of the very same params, tokenizer and
-    corpus is not made twice.
+    The version's directory, None where other shards are missing still. A
+    version of the very same params, tokenizer and corpus is not made twice.
+
+  Raises:
+    InputError: no run, no data, parts that don't belong together, another
+      builder at work, or a full disk; what is finished is gone on with.
+  """
+  if keep < 1 or chunk_blocks < 1:
+    raise InputError(
+      f"keep={keep}, chunk_blocks={chunk_blocks}: wanted 1 or more"
+    )
+  job, count = _shard(shard)
+  source = open_source(workdir)
+  with staging.lock(workdir, shared=count > 1) as lock:
+    if path := _published(source):
+      return path
+    stage = staging.Staging(
+      workdir,
+      {**source.manifest, "chunk_blocks": chunk_blocks},
+      job=f"{job}-{count}",
+      say=note,
+    )
+    with stage:
+      size = len(source.store), source.buckets.size
+      stage.open_rows(size, np.float32, chunk_blocks)
+      embed_chunks(source, source.store, stage, (job, count))
+    if not lock.alone():
+      note(f"shard {shard}: done; others are at work, the last one publishes")
+      return None
+    if path := _published(source):
+      return path
+    if text := _missing(stage, count):
+      note(f"shard {shard}: done; {text}")
+      return None
+    return publish(source, stage, source.manifest, keep, source.blocks)
+
+
+def open_source(workdir: str | pathlib.Path) -> Source:
+  """Opens a run's newest params and the blocks it searches now.
 
   Raises:
     InputError: no run, no data, or parts that don't belong together.
@@ -33,56 +134,128 @@ def build_index(workdir: str | pathlib.Path, keep: int = 2) -> pathlib.Path:
   corpus = run.open_corpus(config, workdir)
   params, meta, step = checkpoint.restore_params(workdir)
   run.check_same_data(workdir, meta, corpus)
-  params = params["embedder"]
+  blocks = versions.newest_blocks(workdir)
+  store = BlockStore(blocks) if blocks else corpus.store
+  buckets = LengthBuckets(
+    # Of the data, not of these blocks: a corpus that has grown needs no other
+    # programs.
+    run.make_retrieval(config, corpus),
+    config.block_len,
+    _SLICE * corpus.mesh.size,
+  )
   manifest = {
     **corpus.meta,
+    "corpus_hash": store.meta["corpus_hash"],
     "template": run.template(config),
     "params_step": step,
-    "params_hash": versions.params_hash(params),
+    "params_hash": versions.params_hash(params["embedder"]),
   }
-  newest = versions.latest_version(workdir)
-  if newest is not None and versions.matches(workdir, newest, manifest):
-    note(f"{workdir}: index version {newest} is of these params already")
-    return versions.version_path(workdir, newest)
-  retrieval = run.make_retrieval(config, corpus)
-  embedder = BlockEmbedder(retrieval, _SLICE, corpus.mesh.size)
-  began = time.monotonic()
-  block_emb = embedder.embed_all(
-    sharding.replicate(params, corpus.mesh),
-    corpus.tokens(config.block_len, _SLICE),
-    on_slice=_Pace(retrieval.num_blocks),
+  return Source(
+    pathlib.Path(workdir),
+    corpus.tokenizer,
+    store,
+    blocks,
+    buckets,
+    corpus.mesh,
+    params["embedder"],
+    manifest,
   )
-  seconds = time.monotonic() - began
-  version = 0 if newest is None else newest + 1
-  path = versions.publish_version(
-    workdir,
-    version,
-    block_emb[: retrieval.num_blocks],
-    {**manifest, "seconds": seconds},
-  )
-  versions.retain(workdir, keep, pinned=(version,))
+
+
+def embed_chunks(
+  source: Source,
+  store: BlockStore,
+  stage: staging.Staging,
+  shard: tuple[int, int] = (0, 1),
+  reuse: Reuse | None = None,
+) -> None:
+  """Finishes the chunks of a shard that aren't.
+
+  Args:
+    source: the embedder and its params.
+    store: the blocks.
+    stage: with open rows.
+    shard: (i, n), every n-th chunk from the i-th on.
+    reuse: rows that need not be embedded.
+
+  Raises:
+    InputError: a full disk.
+  """
+  finished, num_blocks = stage.finished(), len(store)
+  chunks = range(shard[0], stage.num_chunks, shard[1])
+  bounds = {
+    c: (c * stage.chunk_rows, min((c + 1) * stage.chunk_rows, num_blocks))
+    for c in chunks
+  }
+  sizes = {c: last - first for c, (first, last) in bounds.items()}
+  done = sum(size for c, size in sizes.items() if c in finished)
+  params = sharding.replicate(source.params, source.mesh)
+  with BlockProgress(done, sum(sizes.values())) as progress:
+    for chunk in (c for c in chunks if c not in finished):
+      began = time.monotonic()
+      first, last = bounds[chunk]
+      parts = [] if reuse is None else [reuse.read(first, last)]
+      copied = sum(map(len, parts))
+      progress.update(copied)
+      ids = np.arange(first + copied, last)
+      tokens = store.take(ids, source.buckets.block_len)
+      parts.append(source.buckets.embed(params, tokens, progress.update))
+      stage.add(chunk, np.concatenate(parts), time.monotonic() - began)
+
+
+def publish(
+  source: Source,
+  stage: staging.Staging,
+  manifest: dict[str, Any],
+  keep: int,
+  blocks: pathlib.Path | None = None,
+) -> pathlib.Path:
+  """Publishes a finished build; old versions go."""
+  path = stage.publish(manifest, blocks)
+  version = int(path.name)
+  versions.retain(source.workdir, keep, pinned=(version,))
+  made = versions.read_manifest(source.workdir, version)
+  num_blocks, seconds = made["shape"][0], made["seconds"]
   note(
-    f"{path}: {retrieval.num_blocks} blocks in {seconds:.1f} s,"
-    f" {retrieval.num_blocks / seconds:.0f} blocks/s"
+    f"{path}: {num_blocks} blocks in {seconds:.1f} s,"
+    f" {num_blocks / max(seconds, 1e-3):.0f} blocks/s"
   )
   return path
 
 
-class _Pace:
-  """Says how far a build is, every few seconds."""
+def _published(source: Source) -> pathlib.Path | None:
+  """The newest version, if it is of these params, this tokenizer and corpus."""
+  workdir = source.workdir
+  newest = versions.latest_version(workdir)
+  if newest is None:
+    return None
+  try:
+    if not versions.matches(workdir, newest, source.manifest):
+      return None
+  except InputError as e:  # damaged: a new one is what mends it
+    note(f"{e}")
+    return None
+  note(f"{workdir}: index version {newest} is of these params already")
+  return versions.version_path(workdir, newest)
 
-  def __init__(self, num_blocks: int):
-    self._num_blocks = num_blocks
-    self._began = self._said = time.monotonic()
 
-  def __call__(self, done: int, total: int) -> None:
-    now = time.monotonic()
-    if now - self._said < _REPORT_SECONDS:
-      return
-    self._said = now
-    pace = done / (now - self._began)  # slices a second
-    note(
-      f"{done / total:.0%} embedded,"
-      f" {pace * self._num_blocks / total:.0f} blocks/s,"
-      f" {(total - done) / pace:.0f} s to go"
+def _missing(stage: staging.Staging, count: int) -> str:
+  """Which chunks are not finished, in words; "" where all are."""
+  finished = stage.finished()
+  missing = [c for c in range(stage.num_chunks) if c not in finished]
+  shards = ", ".join(map(str, sorted({c % count for c in missing})))
+  return missing and (
+    f"{len(missing)} of {stage.num_chunks} chunks are missing, of shards"
+    f" {shards}: start those, or build without --shard"
+  )
+
+
+def _shard(text: str) -> tuple[int, int]:
+  """ "i/n" as numbers; "" is all there is."""
+  found = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
+  job, count = map(int, found.groups()) if found else (1, 0)
+  if job >= count:
+    raise InputError(
+      f"--shard={text}: wanted i/n with i from 0 to n - 1, such as 0/4"
     )
+  return job, count

@@ -150,6 +150,43 @@ class Progress:
     return True
 
 
+class BlockProgress:
+  """Shows how a build comes on: as Progress does."""
+
+  def __init__(self, done: int, total: int):
+    """Begins with `done` of `total` blocks."""
+    self._first, self._done, self._total = done, done, total
+    self._began = self._said = time.monotonic()
+    self._bar = None
+    if sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        initial=done, total=total, unit="block", dynamic_ncols=True
+      )
+    elif done:
+      note(f"{done} of {total} blocks are embedded already")
+
+  def __enter__(self) -> "BlockProgress":
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+  def update(self, num_blocks: int) -> None:
+    """So many blocks more are done."""
+    self._done += num_blocks
+    if self._bar is not None:
+      self._bar.update(num_blocks)
+      return
+    now = time.monotonic()
+    if not num_blocks or now - self._said < _SECONDS_BETWEEN_LINES:
+      return
+    self._said = now
+    pace = (self._done - self._first) / (now - self._began)
+    eta = tqdm.tqdm.format_interval((self._total - self._done) / pace)
+    note(f"{self._done}/{self._total} blocks  {pace:.0f} blocks/s  eta {eta}")
+
+
 def note(text: str) -> None:
   """Prints a line on stderr, above the bar if there is one; process 0 only."""
   if jax.process_index() == 0:

@@ -21,7 +21,7 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import refresh
+from realm_jax.retrieval import journal, manifest, refresh
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.forward import ALL, Fill, OpenQa, Realm, Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
@@ -207,7 +207,7 @@ def make_refresher(
 
 def template(config: ConfigDict) -> str:
   """How a block became an embedder input; part of an index's manifest."""
-  return f"[CLS] title [SEP] body [SEP] in {config.block_len} wordpieces"
+  return manifest.template(config.block_len)
 
 
 # rng -> the fresh params of one model.
@@ -390,9 +390,18 @@ def _index_at(
 
   Swaps that the run goes through again are taken out of the journal; of a run
   that never came to a checkpoint, nothing stays.
+
+  Raises:
+    InputError: the index has another corpus by now.
   """
+  if blocks := versions.newest_blocks(workdir):
+    raise InputError(
+      f"{blocks} are another corpus than this run trains on"
+      " (experiments.update_corpus): its next index would go back to the old"
+      " one: train in another workdir"
+    )
   if step is None:
     versions.start_over(workdir)
     return refresher.first(state.params)
-  versions.truncate_swaps(workdir, step)
+  journal.truncate_swaps(workdir, step)
   return refresher.shell(state.params)

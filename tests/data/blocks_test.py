@@ -86,6 +86,15 @@ def test_device_tokens(store):
   assert not tokens.lens[len(store) :].any()
 
 
+def test_tokens_of_some_blocks(store):
+  every, ids = store.device_tokens(14), np.array([2, 0, 3])
+  some = store.take(ids, 14)
+  for name in ("token_ids", "title_lens", "lens"):
+    got, want = getattr(some, name), getattr(every, name)
+    np.testing.assert_array_equal(got, want[ids])
+    assert got.dtype == want.dtype
+
+
 def test_hash_names_the_corpus(articles, tok, store, tmp_path):
   def corpus_hash(name, corpus, block_len=40):
     blocks.write_block_store(tmp_path / name, corpus, tok, block_len)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from realm_jax.retrieval import index
+from realm_jax.retrieval import journal
 from realm_jax.train import checkpoint, metrics
 
 NUM_STEPS = 8  # with a checkpoint after 3 and 6, a refresh after 2, 4 and 6
@@ -58,7 +58,7 @@ def test_an_interrupted_run_is_the_uninterrupted_one(
   assert [s for s, v in steps.items() if "swap_overlap" in v] == [3, 5, 7]
   evaluated = [v["step"] for v in lines if "dev/retrieval_utility" in v]
   assert evaluated == [6, 8]
-  swaps = [index.read_swaps(run) for run in (whole, broken)]
+  swaps = [journal.read_swaps(run) for run in (whole, broken)]
   made = [[(s["step"], s["params_step"]) for s in of_run] for of_run in swaps]
   assert made[0] == made[1]
   behind = 2 if mode == "interleaved" else 0

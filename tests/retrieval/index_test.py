@@ -1,7 +1,6 @@
 """Index versions: whole or not at all, checked, kept, journaled."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.retrieval import index
+from realm_jax.retrieval import index, journal, manifest, rows
 
 N, P = 37, 5
 MANIFEST = {
@@ -43,11 +42,13 @@ def test_reads_back_what_was_published(tmp_path):
   assert len(list((path / "block_emb/c").iterdir())) == 4
   assert os.listdir(tmp_path / "index") == ["3"]
   expect = {"tokenizer_hash": "bb", "shape": (N, P)}
-  got, manifest = index.read_version(tmp_path, 3, expect)
+  got, read = index.read_version(tmp_path, 3, expect)
   np.testing.assert_array_equal(got, emb)
-  assert manifest.pop("sha256")
+  assert read.pop("sha256")
+  chunks = {f"block_emb/c/{i}/0" for i in range(4)}
+  assert set(read.pop("files")) == {"block_emb/zarr.json"} | chunks
   added = {"version": 3, "dtype": "float32", "shape": [N, P]}
-  assert manifest == MANIFEST | added
+  assert read == MANIFEST | added
 
 
 def test_takes_sharded_bfloat16(tmp_path):
@@ -55,8 +56,8 @@ def test_takes_sharded_bfloat16(tmp_path):
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
   emb = jnp.asarray(_emb()[:32], jnp.bfloat16)
   index.publish_version(tmp_path, 0, jax.device_put(emb, rows), MANIFEST)
-  got, manifest = index.read_version(tmp_path, 0, {})
-  assert manifest["dtype"] == "bfloat16"
+  got, read = index.read_version(tmp_path, 0, {})
+  assert read["dtype"] == "bfloat16"
   np.testing.assert_array_equal(got, np.asarray(emb))
 
 
@@ -110,38 +111,67 @@ def test_an_incomplete_manifest_is_not_published(tmp_path):
   assert index.latest_version(tmp_path) is None
 
 
-def test_no_flipped_bit_goes_unseen(tmp_path):
+def test_no_flipped_byte_goes_unseen(tmp_path):
+  """200 random ones, in any file, and each kind of file among them."""
   path = index.publish_version(tmp_path, 0, _emb(), MANIFEST)
-  expect = {"version": 0}
-  for file in [p for p in path.rglob("*") if p.is_file()]:
+  files = sorted(p for p in path.rglob("*") if p.is_file())
+  sizes = [file.stat().st_size for file in files]
+  rng = np.random.default_rng(0)
+  ends, hit = np.cumsum(sizes), set()
+  for place in rng.choice(sum(sizes), 200, replace=False):
+    number = int(np.searchsorted(ends, place, side="right"))
+    file, at = files[number], int(place - ends[number] + sizes[number])
+    hit.add(file.name)
     whole = file.read_bytes()
-    for at in range(0, len(whole), 3):
-      flipped = bytearray(whole)
-      flipped[at] ^= 1 << (at % 8)
-      file.write_bytes(flipped)
-      try:  # a flip that changes no meaning may pass: white space, a fill value
-        got, manifest = index.read_version(tmp_path, 0, expect)
-      except InputError as e:
-        assert str(path) in str(e) and "\n" not in str(e)
-        continue
-      assert file.name != "0", f"byte {at} of a chunk"
-      np.testing.assert_array_equal(got, _emb())
-      assert manifest["params_step"] == 12
+    flipped = bytearray(whole)
+    flipped[at] ^= rng.integers(1, 256)
+    file.write_bytes(flipped)
+    for read in (
+      lambda: manifest.verify(path),
+      lambda: index.read_version(tmp_path, 0, {}),
+    ):
+      with pytest.raises(InputError) as e:
+        read()
+      assert str(path) in str(e.value) and "\n" not in str(e.value)
     file.write_bytes(whole)
+  assert hit == {"0", "zarr.json", "manifest.json"}
+  manifest.verify(path)
 
 
-def test_a_lost_chunk_is_not_read_as_zeros(tmp_path):
+def test_a_truncated_manifest_is_named(tmp_path):
+  path = index.publish_version(tmp_path, 0, _emb(), MANIFEST) / "manifest.json"
+  whole = path.read_bytes()
+  for size in (0, 1, 40, len(whole) - 1):
+    path.write_bytes(whole[:size])
+    with pytest.raises(InputError, match=r"manifest.json.* is damaged: delete"):
+      index.read_version(tmp_path, 0, {})
+
+
+def test_a_file_too_few_or_too_many_is_named(tmp_path):
   path = index.publish_version(tmp_path, 0, _emb(), MANIFEST)
+  stray = path / "block_emb/c/9"
+  stray.symlink_to(path)
+  with pytest.raises(InputError, match=f"{stray}: no file of this index"):
+    manifest.verify(path)
+  stray.unlink()
   (path / "block_emb/c/2/0").unlink()
-  with pytest.raises(InputError, match="damaged"):
+  with pytest.raises(InputError, match="block_emb/c/2/0 is missing, damaged"):
     index.read_version(tmp_path, 0, {})
+
+
+def test_what_is_no_version_is_named(tmp_path):
+  """A temporary of a writer that was killed, and any other directory."""
+  tmp = tmp_path / "index" / ".tmp-1-99"
+  tmp.mkdir(parents=True)
+  with pytest.raises(InputError, match=r"tmp-1-99: no index version"):
+    index.read_path(tmp, {})
 
 
 _PUBLISH = """
 import sys, numpy as np
 from realm_jax.retrieval import index
-from realm_jax.retrieval.index import MANIFEST_KEYS
-manifest = dict.fromkeys(MANIFEST_KEYS, 0)
+from realm_jax.retrieval.manifest import KEYS
+manifest = dict.fromkeys(KEYS, 0)
 index.publish_version(sys.argv[1], 1, np.ones((3, 2)), manifest)
 """
 
@@ -173,7 +203,7 @@ def test_tensorstore_says_disk_full_its_own_way(tmp_path, monkeypatch):
   def full(*args, **kwargs):
     raise ValueError(f"[OS error 28: ENOSPC {os.strerror(errno.ENOSPC)}]")
 
-  monkeypatch.setattr(index.tensorstore, "open", full)
+  monkeypatch.setattr(rows.tensorstore, "open", full)
   with pytest.raises(InputError, match="no space left"):
     index.publish_version(tmp_path, 0, _emb(), MANIFEST)
 
@@ -189,36 +219,13 @@ def test_retain_keeps_newest_and_pinned(tmp_path):
     index.retain(tmp_path, keep=0)
 
 
-def test_journal_survives_a_torn_line(tmp_path):
-  assert index.read_swaps(tmp_path) == []
-  swaps = [{"step": 5, "version": 1}, {"step": 9, "version": 2}]
-  index.append_swap(tmp_path, swaps[0])
-  journal = tmp_path / "index/swaps.jsonl"
-  with open(journal, "a") as f:
-    f.write('{"step": 9, "ver')
-  assert index.read_swaps(tmp_path) == swaps[:1]
-  index.append_swap(tmp_path, swaps[1])
-  assert index.read_swaps(tmp_path) == swaps
-  assert [json.loads(x) for x in journal.read_text().splitlines()] == swaps
-  index.truncate_swaps(tmp_path, after_step=8)
-  assert index.read_swaps(tmp_path) == swaps[:1]
-
-
 def test_a_run_that_begins_anew_has_no_versions(tmp_path):
   index.start_over(tmp_path)
   index.publish_version(tmp_path, 7, _emb(), MANIFEST)
-  index.append_swap(tmp_path, {"step": 5})
+  journal.append_swap(tmp_path, {"step": 5})
   index.start_over(tmp_path)
   assert index.latest_version(tmp_path) is None
-  assert index.read_swaps(tmp_path) == []
-
-
-def test_a_damaged_journal_is_named(tmp_path):
-  index.append_swap(tmp_path, {"step": 5})
-  journal = tmp_path / "index/swaps.jsonl"
-  journal.write_text("nonsense\n" + journal.read_text())
-  with pytest.raises(InputError, match=r"swaps.jsonl:1 is damaged"):
-    index.read_swaps(tmp_path)
+  assert journal.read_swaps(tmp_path) == []
 
 
 def test_params_hash_sees_names_values_and_types():

@@ -11,7 +11,7 @@ import pytest
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import refresh
+from realm_jax.retrieval import journal, refresh
 from realm_jax.train import step
 from realm_jax.train.state import TrainState
 from tests import tiny_realm as tiny
@@ -123,7 +123,7 @@ def test_interleaved(tmp_path, num_devices):
     strict=True,
   ):
     np.testing.assert_array_equal(leaf, want)
-  swaps = versions.read_swaps(tmp_path)
+  swaps = journal.read_swaps(tmp_path)
   named = [(s["step"], s["version"], s["params_step"]) for s in swaps]
   assert named == [(3, 1, 0), (6, 2, 3)]
   assert versions.list_versions(tmp_path) == [1, 2]  # keep = 2
@@ -149,7 +149,7 @@ def test_inline(tmp_path):
   )
   assert (manifest["version"], manifest["params_step"]) == (1, 3)
   assert manifest["params_hash"] == versions.params_hash(params[3])
-  assert [s["step"] for s in versions.read_swaps(tmp_path)] == [3]
+  assert [s["step"] for s in journal.read_swaps(tmp_path)] == [3]
 
 
 def test_never(tmp_path):
@@ -159,7 +159,7 @@ def test_never(tmp_path):
     same, metrics = refresher(i, state, index)
     assert same is index and metrics == {}
   assert versions.list_versions(tmp_path) == [0]
-  assert versions.read_swaps(tmp_path) == []
+  assert journal.read_swaps(tmp_path) == []
   assert int(index.params_step) == 4
 
 
@@ -199,7 +199,7 @@ def test_overlap_is_the_share_of_ids_in_both(tmp_path):
   assert metrics["swap_overlap"] == pytest.approx(np.mean(shared) / 5)
   assert 0 < metrics["swap_overlap"] < 1
   assert metrics["refresh_blocks_per_second"] > 0
-  assert versions.read_swaps(tmp_path)[0]["overlap"] == metrics["swap_overlap"]
+  assert journal.read_swaps(tmp_path)[0]["overlap"] == metrics["swap_overlap"]
 
 
 @pytest.mark.parametrize(
