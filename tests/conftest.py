@@ -1,5 +1,6 @@
 """Every test sees 8 simulated CPU devices; set before jax is imported."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -22,6 +23,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _xla = tempfile.TemporaryDirectory(prefix="realm_jax_tests_")  # till the end
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+# No lines of the source in what is compiled: it is less to write and to read.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # A process started in the background inherits SIGINT as ignored, and so do its
 # children; the tests of an interrupt want it as a terminal gives it.
@@ -36,3 +39,11 @@ hypothesis.settings.register_profile(
   "tests", deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("tests")
+
+# Tracing makes many small objects and few cycles; the default threshold of
+# 700 spends a third of its time on looking for them.
+gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_collection_finish():
+  gc.freeze()  # what is imported stays

@@ -48,9 +48,9 @@ def realm(mesh=None, **more) -> Realm:
   return Realm(retrieval(mesh, **more), encoder, K, L)
 
 
-def open_qa(mesh=None, embed_found=False) -> OpenQa:
+def open_qa(mesh=None, embed_found=False, **more) -> OpenQa:
   """An OpenQa that reads READ blocks."""
-  return OpenQa(retrieval(mesh), RealmReader(SIZES), L, embed_found)
+  return OpenQa(retrieval(mesh, **more), RealmReader(SIZES), L, embed_found)
 
 
 def blocks(num_blocks=N, num_rows=ROWS, seed=0) -> BlockTokens:

@@ -290,14 +290,16 @@ class Realm:
     query = candidates.visible(
       batch.query, retrieval.embedder, retrieval.specials
     )
-    block = candidates.block_inputs(blocks, retrieval.specials)
     joint, _ = self.join(batch, blocks)
-    return retrieval.room(
+    computed = [
       (query.attention_mask, fill.query),
-      (block.attention_mask[:, 1:], fill.block),
       (joint.attention_mask, fill.joint),
       (batch.mlm_mask, fill.masks),
-    )
+    ]
+    if blocks.lens.shape[1] > 1:  # beside the null block
+      block = candidates.block_inputs(blocks, retrieval.specials)
+      computed.append((block.attention_mask[:, 1:], fill.block))
+    return retrieval.room(*computed)
 
   def shows(self, batch: PretrainBatch, blocks: BlockTokens) -> Array:
     """Which masked wordpieces stand in what is read of each block, [B, K, M]."""

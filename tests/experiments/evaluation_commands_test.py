@@ -1,10 +1,7 @@
 """ask, evaluate and report as a person calls them, on the tiny runs."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -19,20 +16,21 @@ def folder(demo, tmp_path_factory):
   return copy
 
 
-def _run(name, workdir, *words, code=0):
-  command = [sys.executable, "-m", f"experiments.{name}"]
-  env = {**os.environ, "REALM_JAX_CACHE": str(workdir.parent / "cache")}
-  done = subprocess.run(
-    [*command, f"--workdir={workdir}", *words],
-    capture_output=True, text=True, check=False, env=env,
-  )  # fmt: skip
-  assert done.returncode == code, done.stderr
-  assert "Traceback" not in done.stderr
-  return done.stdout if code == 0 else done.stderr.strip().splitlines()[-1]
+@pytest.fixture
+def run(start):
+  """run(NAME, workdir, *words, code) -> stdout, or the last line of stderr."""
+
+  def call(name, workdir, *words, code=0):
+    outcome = start(name, f"--workdir={workdir}", *words)
+    assert outcome.code == code, outcome.err
+    assert "Traceback" not in outcome.err
+    return outcome.err.strip().splitlines()[-1] if code else outcome.out
+
+  return call
 
 
-def test_ask_shows_answer_and_evidence(folder):
-  out = _run("ask", folder, "river of", "Africa", "--config.evidence=2")
+def test_ask_shows_answer_and_evidence(folder, run):
+  out = run("ask", folder, "river of", "Africa", "--config.evidence=2")
   answer = out.split("answer: ")[1].splitlines()[0]
   assert answer and "score: -" in out
   assert out.count("p(z|x) 0.") == 2
@@ -40,8 +38,8 @@ def test_ask_shows_answer_and_evidence(folder):
   assert "note:" not in out
 
 
-def test_ask_a_pretrained_run(folder):
-  out = _run("ask", folder / "pretrain", "[MASK] is a river")
+def test_ask_a_pretrained_run(folder, run):
+  out = run("ask", folder / "pretrain", "[MASK] is a river")
   assert out.startswith("note: ")
   assert "null block: no evidence" in out
 
@@ -54,18 +52,18 @@ def test_ask_a_pretrained_run(folder):
     (["x", "--config.evidenze=3"], "error: --config.evidenze: no such key"),
   ],
 )
-def test_ask_says_what_is_wrong(folder, words, message):
-  assert _run("ask", folder, *words, code=2).startswith(message)
+def test_ask_says_what_is_wrong(folder, words, message, run):
+  assert run("ask", folder, *words, code=2).startswith(message)
 
 
-def test_ask_without_a_run(tmp_path):
-  message = _run("ask", tmp_path / "none", "who", code=2)
+def test_ask_without_a_run(tmp_path, run):
+  message = run("ask", tmp_path / "none", "who", code=2)
   assert "no trained run here" in message
 
 
-def test_evaluate_then_report(folder):
+def test_evaluate_then_report(folder, run):
   qa = folder / "questions.jsonl"
-  out = _run("evaluate", folder, f"--config.qa={qa}")
+  out = run("evaluate", folder, f"--config.qa={qa}")
   rows = {line.split()[0] for line in out.splitlines() if "±" in line}
   assert {"realm", "shuffled_blocks", "no_retrieval", "bm25"} <= rows
   assert "5 questions" in out
@@ -74,15 +72,15 @@ def test_evaluate_then_report(folder):
   assert summary["bm25"]["exact_match"] == 0.4
   predictions = exact_match.read_predictions(written / "questions.bm25.jsonl")
   assert [p.exact_match for p in predictions] == [1, 0, 1, 0, 0]
-  page = _run("report", folder).strip()
+  page = run("report", folder).strip()
   assert page == str(folder / "report.html")
   text = (folder / "report.html").read_text()
   assert "which Dutch painter lived in Delft" in text
   assert "questions.realm.jsonl" in text
 
 
-def test_evaluate_a_run_that_only_finds_blocks(folder):
-  out = _run(
+def test_evaluate_a_run_that_only_finds_blocks(folder, run):
+  out = run(
     "evaluate", folder / "ict", f"--config.qa={folder / 'questions.jsonl'}"
   )
   realm = next(line for line in out.splitlines() if line.startswith("realm"))
@@ -90,13 +88,13 @@ def test_evaluate_a_run_that_only_finds_blocks(folder):
   assert "±" in realm
 
 
-def test_evaluate_names_a_bad_line(folder):
+def test_evaluate_names_a_bad_line(folder, run):
   qa = folder / "bad.jsonl"
   qa.write_text('{"question": "x", "answer": ["y"]}\n{"question": 3}\n')
-  message = _run("evaluate", folder, f"--config.qa={qa}", code=2)
+  message = run("evaluate", folder, f"--config.qa={qa}", code=2)
   assert f"{qa}:2" in message
 
 
-def test_report_without_a_run(tmp_path):
-  message = _run("report", tmp_path, code=2)
+def test_report_without_a_run(tmp_path, run):
+  message = run("report", tmp_path, code=2)
   assert "no metrics.jsonl, summary.json" in message

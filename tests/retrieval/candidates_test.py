@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from realm_jax.config import RealmConfig
-from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.candidates import Specials
@@ -80,18 +79,18 @@ def test_join_reads_as_one_contiguous_sequence():
     functools.partial(encoder.apply, method=RealmKnowledgeAugEncoder.mlm_logits)
   )
   got = read(variables, flat, positions)
+  whole, segments = [], np.zeros_like(flat.input_ids)
   for i, (place, block) in enumerate(np.ndenumerate(ids)):
     row = rows[place[0]]
     room = joint_len - len(row) - 1
     body = [] if block < 0 else BODIES[block][:room]
-    one = bert.make_inputs(
-      np.array([[*row, *body, 3]]),
-      token_type_ids=np.array([[0] * len(row) + [1] * (len(body) + 1)]),
-    )
-    want = read(variables, one, positions[:1])
-    np.testing.assert_allclose(got[i], want[0], rtol=1e-4, atol=1e-5)
+    whole.append([*row, *body, 3])
+    segments[i, len(row) : len(row) + len(body) + 1] = 1
     shown = np.asarray(joint.input_ids[place])[np.asarray(body_mask[place])]
     assert shown.tolist() == body
+  contiguous = query(*whole, width=segments.shape[1])
+  want = read(variables, contiguous.replace(token_type_ids=segments), positions)
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -143,15 +142,21 @@ def test_retriever_that_looks_past_masks():
   blind = RealmEmbedder(RealmConfig(**sizes, query_mask_token=False))
   seeing = RealmEmbedder(RealmConfig(**sizes))
   one, other = ([2, 7, 4, 9, 3], [2, 7, 30, 9, 3])
-  params = blind.init(jax.random.key(0), np.array([one]))["params"]
+  params = jax.jit(blind.init)(jax.random.key(0), np.array([one]))["params"]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def embed_query(embedder, query):
+    seen = candidates.visible(query, embedder, SPECIALS)
+    return candidates.embed(embedder, params, seen, None)
 
   def embed(embedder, row):
-    seen = candidates.visible(query(row, width=6), embedder, SPECIALS)
-    return candidates.embed(embedder, params, seen, None)
+    return embed_query(embedder, query(row, width=6))
 
   hidden = query(one, width=6)
   hidden = hidden.replace(attention_mask=np.array([[1, 1, 0, 1, 1, 0]]))
-  want = candidates.embed(blind, params, hidden, None)
+  want = jax.jit(candidates.embed, static_argnums=0)(
+    blind, params, hidden, None
+  )
   np.testing.assert_allclose(embed(blind, one), want, rtol=1e-5)
   assert not np.allclose(embed(seeing, one), want)
   np.testing.assert_allclose(
