@@ -253,8 +253,9 @@ def _by_buckets(rows, queries, k, num_valid, sizes, bisect):
   ids = ids[:, None] + jnp.arange(sizes.bucket, dtype=jnp.int32)[:, None]
   if sizes.keep:
     scores = scores.reshape(-1, sizes.bucket, b)
-    in_bucket = jnp.arange(sizes.bucket)[:, None]
-    scores = scores[best[:, None], in_bucket, jnp.arange(b)]
+    query = jnp.arange(b)[:, None, None]  # one after the other: fewer pages
+    scores = scores[best.T[..., None], jnp.arange(sizes.bucket), query]
+    scores = jax.lax.optimization_barrier(scores.reshape(b, -1)).T
   else:
     found = _scores_of(rows, queries, ids.reshape(-1, b).T)
     valid = (ids >= first[:, None]) & (ids < num_valid)

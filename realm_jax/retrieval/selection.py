@@ -68,7 +68,10 @@ def _places(values, k):
   least = jnp.full_like(edge, -len(keys))
   at = jnp.where(equal, at, least - 1)
   last = _edge(at, k - _count(keys, edge + 1), least, jnp.ones_like(edge))
-  return _places_of((keys > edge) | (at >= last), k)
+  # XLA fuses into every use what it can, and computes it anew for each; the
+  # barriers here and below keep what is used often.
+  at = _places_of((keys > edge) | (at >= last), k)
+  return jax.lax.optimization_barrier(at)
 
 
 def _ordered(values):
@@ -113,7 +116,6 @@ def _places_of(chosen, k):
   b = chosen.shape[1]
   bits = jnp.arange(_WORD, dtype=jnp.uint32)[:, None]
   bits = chosen.reshape(-1, _WORD, b).astype(jnp.uint32) << bits
-  # Without the barrier every later use of a word gathers its bits anew.
   words = jax.lax.optimization_barrier(fold(jnp.bitwise_or, bits, 1))
   counts = jax.lax.population_count(words).astype(jnp.int32)  # [W / 32, B]
   first = jnp.cumsum(counts, axis=0) - counts  # the slot of a word's first bit
