@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
@@ -75,7 +74,7 @@ def plan(n: int, b: int, k: int, platform: str) -> Plan:
   keep: where the list is more than 1/32 of all rows, reading its scores back is
     cheaper than gathering its rows.
   tile: 128 queries on a CPU, enough for the product to be its fastest; fewer
-    where scores are kept, 128 MB of them.
+    where scores are kept: 32 MB of them, which stay in a large cache.
   chunk: on a CPU its scores are 512 kB, half a core's L2 cache; elsewhere 128
     MB, for the product to fill the device.
   """
@@ -85,10 +84,12 @@ def plan(n: int, b: int, k: int, platform: str) -> Plan:
   keep = 32 * k * bucket > n > 0
   tile = 128 if on_cpu else 512
   if keep:
-    tile = min(tile, max(2**25 // n, 1))
+    tile = min(tile, max(2**23 // n, 1))
   tile = -(-b // max(-(-b // tile), 1))  # tiles of even sizes
   chunk = (2**17 if on_cpu else 2**25) // max(tile, 1) // bucket * bucket
-  return Plan(tile, max(min(chunk, -(-n // bucket) * bucket), bucket), bucket, keep)
+  return Plan(
+    tile, max(min(chunk, -(-n // bucket) * bucket), bucket), bucket, keep
+  )
 
 
 def top_k(
@@ -125,6 +126,7 @@ def top_k(
   """
   _check_sizes(block_emb.shape, queries.shape, k, num_blocks)
   n = block_emb.shape[0] if num_blocks is None else num_blocks
+  block_emb = jax.tree.map(jnp.asarray, block_emb)
   queries = jnp.asarray(queries, jnp.float32)
   if mesh is None or mesh.size == 1:
     return _top_k_of_rows(block_emb, queries, k, n, recall_target)
@@ -176,6 +178,7 @@ def rescore(
   Returns:
     scores [B, k] and ids [B, k] as of `top_k`.
   """
+  block_emb = jnp.asarray(block_emb)
   queries = jnp.asarray(queries, jnp.float32)
   ids = jnp.sort(ids, axis=1)  # equal scores in order of ids
   scores = _scores_of(block_emb, queries, jnp.maximum(ids, 0))
