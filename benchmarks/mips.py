@@ -36,6 +36,7 @@ from absl import app, flags
 
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips
+from realm_jax.retrieval import rows as row_math
 
 _LIST = 4  # times k: the list that coarser rows find and float32 rows rank
 _DTYPES = ("float32", "bfloat16", "int8")
@@ -92,13 +93,15 @@ def _ours(rows, queries, k, dtype):
   if dtype == "float32":
     return _jitted(lambda x, q: mips.top_k(x, q, k)[1], rows, queries)
   rows, queries = jnp.asarray(rows), jnp.asarray(queries)
-  coarse = mips.quantize(rows) if dtype == "int8" else rows.astype(jnp.bfloat16)
+  coarse = (
+    row_math.quantize(rows) if dtype == "int8" else rows.astype(jnp.bfloat16)
+  )
   num = min(_LIST * k, len(rows))
 
   @jax.jit
   def search(rows, coarse, queries):
     ids = mips.top_k(coarse, queries, num)[1]
-    return mips.rescore(rows, queries, ids, k)[1]
+    return row_math.rescore(rows, queries, ids, k)[1]
 
   compiled = search.lower(rows, coarse, queries).compile()
   return lambda: jax.block_until_ready(compiled(rows, coarse, queries))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import mips
+from realm_jax.retrieval import rows as row_math
 from realm_jax.types import Array, BlockTokens, Inputs
 
 NULL = -1  # the candidate id of the null block
@@ -200,7 +201,7 @@ def search(block_emb, query_emb, k, num_blocks, mesh=None):
   Raises:
     InputError: sizes that don't fit, queries that are not finite.
   """
-  mips.check_finite("queries", query_emb)
+  row_math.check_finite("queries", query_emb)
   return _search(block_emb, query_emb, k, num_blocks, mesh)
 
 

@@ -21,33 +21,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
 from realm_jax.config import InputError
+from realm_jax.retrieval import rows as row_math
 from realm_jax.retrieval import selection
 from realm_jax.types import Array
 
 _MARGIN = 2  # buckets beyond k, against rounding
-_LANES = 8  # partial sums of a score
-
-
-@struct.dataclass
-class Quantized:
-  """Rows [N, P] in a quarter of the memory: row i is rows[i] * scale[i].
-
-  Attributes:
-    rows: [N, P] int8.
-    scale: [N] float32.
-  """
-
-  rows: Array
-  scale: Array
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """[N, P]."""
-    return self.rows.shape
 
 
 class Plan(NamedTuple):
@@ -93,7 +74,7 @@ def plan(n: int, b: int, k: int, platform: str) -> Plan:
 
 
 def top_k(
-  block_emb: Array | Quantized,
+  block_emb: Array | row_math.Quantized,
   queries: Array,
   k: int,
   *,
@@ -104,10 +85,10 @@ def top_k(
   """Finds the k blocks of highest inner product with each query.
 
   For use inside a jitted function or outside. Values can't be looked at inside:
-  that rows and queries are finite is for the door to check (`check_finite`).
+  that rows and queries are finite is for the door to check (`rows.check_finite`).
 
   Args:
-    block_emb: [N, P] of any float type, or Quantized; with a mesh, rows sharded
+    block_emb: [N, P] of any float type, or `rows.quantize`d; with a mesh, rows sharded
       over all of its axes. Products are in float32.
     queries: [B, P].
     k: how many.
@@ -148,55 +129,11 @@ def top_k(
     scores, ids = found[0], jnp.where(found[1] >= 0, found[1] + first, -1)
     scores = jax.lax.all_gather(scores, axes, axis=1, tiled=True)
     ids = jax.lax.all_gather(ids, axes, axis=1, tiled=True)
-    return _best(scores.T, ids.T, k)  # shards come in order of their ids
+    return selection.best(
+      scores.T, ids.T, k
+    )  # shards come in order of their ids
 
   return search(block_emb, queries)
-
-
-def quantize(block_emb: Array) -> Quantized:
-  """Rounds each row of [N, P] to int8; its largest element becomes 127."""
-  block_emb = jnp.asarray(block_emb, jnp.float32)
-  scale = jnp.abs(block_emb).max(axis=1) / 127
-  rows = block_emb / jnp.where(scale > 0, scale, 1)[:, None]
-  return Quantized(jnp.round(rows).astype(jnp.int8), scale)
-
-
-def rescore(
-  block_emb: Array, queries: Array, ids: Array, k: int
-) -> tuple[Array, Array]:
-  """The k best of a short list, by other rows than those it was found with.
-
-  `top_k(quantize(rows), queries, 4 * k)`, then this with the float32 rows, is a
-  search with a quarter of the memory traffic; what it misses is its recall.
-
-  Args:
-    block_emb: [N, P].
-    queries: [B, P].
-    ids: [B, R] of `top_k`, R >= k; -1 for none.
-    k: how many.
-
-  Returns:
-    scores [B, k] and ids [B, k] as of `top_k`.
-  """
-  block_emb = jnp.asarray(block_emb)
-  queries = jnp.asarray(queries, jnp.float32)
-  ids = jnp.sort(ids, axis=1)  # equal scores in order of ids
-  scores = _scores_of(block_emb, queries, jnp.maximum(ids, 0))
-  return _best(jnp.where(ids >= 0, scores, -jnp.inf).T, ids.T, k)
-
-
-def check_finite(name: str, values: Array) -> None:
-  """Refuses NaN and infinite numbers; outside jit, as it looks at values.
-
-  Raises:
-    InputError: naming the first row of `values` [N, ...] that has one.
-  """
-  bad = ~jnp.isfinite(values).reshape(len(values), -1).all(axis=1)
-  if bad.any():
-    raise InputError(
-      f"{name}: {int(bad.sum())} of {len(values)} rows are not finite, the first"
-      f" is row {int(bad.argmax())}: embed them again with params that are"
-    )
 
 
 def _check_sizes(shape, queries_shape, k, num_blocks):
@@ -218,6 +155,7 @@ def _top_k_of_rows(rows, queries, k, num_valid, recall_target):
   """The top k of [N, P] rows on one device, the first num_valid of them."""
   b, platform = queries.shape[0], jax.default_backend()
   sizes = plan(rows.shape[0], b, k, platform)
+  num_valid = jnp.minimum(num_valid, rows.shape[0])
   missing = max(sizes.chunk - rows.shape[0], 0)
   if missing:  # a tiny index; a large one is never copied
     rows = jax.tree.map(
@@ -260,10 +198,10 @@ def _by_buckets(rows, queries, k, num_valid, sizes, bisect):
     scores = scores[best.T[..., None], jnp.arange(sizes.bucket), query]
     scores = jax.lax.optimization_barrier(scores.reshape(b, -1)).T
   else:
-    found = _scores_of(rows, queries, ids.reshape(-1, b).T)
+    found = row_math.scores_of(rows, queries, ids.reshape(-1, b).T)
     valid = (ids >= first[:, None]) & (ids < num_valid)
     scores = jnp.where(valid, found.T.reshape(ids.shape), -jnp.inf)
-  return _best(scores.reshape(-1, b), ids.reshape(-1, b), k, bisect)
+  return selection.best(scores.reshape(-1, b), ids.reshape(-1, b), k, bisect)
 
 
 def _approximately(rows, queries, k, num_valid, sizes, recall_target):
@@ -280,7 +218,9 @@ def _approximately(rows, queries, k, num_valid, sizes, recall_target):
     )
     scores = jnp.concatenate([best[0], found], axis=1)
     ids = at + jnp.minimum(first, n - sizes.chunk)
-    return _best(scores.T, jnp.concatenate([best[1], ids], axis=1).T, k), None
+    return selection.best(
+      scores.T, jnp.concatenate([best[1], ids], axis=1).T, k
+    ), None
 
   none = jnp.full((b, k), -jnp.inf, jnp.float32), jnp.full((b, k), -1)
   firsts = jnp.arange(0, n, sizes.chunk, dtype=jnp.int32)
@@ -298,39 +238,10 @@ def _scores_of_chunk(rows, queries, first, num_valid, chunk):
   )
   scores = jnp.einsum(
     "NP,BP->NB",
-    _floats(part),
+    row_math.floats(part),
     queries,
     precision=jax.lax.Precision.HIGHEST,
     preferred_element_type=jnp.float32,
   )
   row = start + jnp.arange(chunk, dtype=jnp.int32)[:, None]
   return jnp.where((row >= first) & (row < num_valid), scores, -jnp.inf)
-
-
-def _scores_of(rows, queries, ids):
-  """Scores [B, R] of the rows ids [B, R], each summed in the same order."""
-  p = queries.shape[1]
-  lanes = math.gcd(p, _LANES)
-
-  def score(query_and_ids):
-    query, ids = query_and_ids
-    emb = _floats(jax.tree.map(lambda x: x[ids], rows))  # [R, P]
-    products = (emb * query).reshape(-1, p // lanes, lanes)
-    return products.sum(1).sum(1)
-
-  return jax.lax.map(score, (queries, ids))
-
-
-def _floats(rows):
-  if isinstance(rows, Quantized):
-    return rows.rows.astype(jnp.float32) * rows.scale[:, None]
-  return rows.astype(jnp.float32)
-
-
-def _best(scores, ids, k, bisect=False):
-  """The k best of [W, B] scores with their ids, [B, k]; the first of equals."""
-  scores, at = selection.largest(scores, min(k, len(scores)), bisect)
-  ids = jnp.where(jnp.isneginf(scores), -1, jnp.take_along_axis(ids, at, 0))
-  fill = ((0, k - len(ids)), (0, 0))
-  scores = jnp.pad(scores, fill, constant_values=-jnp.inf)
-  return scores.T, jnp.pad(ids, fill, constant_values=-1).T

@@ -49,6 +49,19 @@ def places(values: Array, k: int, bisect: bool) -> Array:
   return jnp.sort(largest(values, k, bisect)[1], axis=0)
 
 
+def best(
+  scores: Array, ids: Array, k: int, bisect: bool = False
+) -> tuple[Array, Array]:
+  """The k best of [W, B] scores with their ids, [B, k]; the first of equals.
+
+  Where there are fewer than k that are not -inf: -inf and -1."""
+  scores, at = largest(scores, min(k, len(scores)), bisect)
+  ids = jnp.where(jnp.isneginf(scores), -1, jnp.take_along_axis(ids, at, 0))
+  fill = ((0, k - len(ids)), (0, 0))
+  scores = jnp.pad(scores, fill, constant_values=-jnp.inf)
+  return scores.T, jnp.pad(ids, fill, constant_values=-1).T
+
+
 def fold(combine: Callable, x: Array, axis: int) -> Array:
   """Reduces a short axis; XLA:CPU vectorises this, and not its own reduce."""
   parts = [

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips
+from realm_jax.retrieval import rows as row_math
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -126,7 +127,7 @@ def test_a_short_list_of_coarser_rows_is_ranked_again():
     rng.standard_normal(s, np.float32) for s in ((999, 16), (9, 16))
   )
   want = slow_top_k(rows, queries, 5)[1]
-  quantized = mips.quantize(rows)
+  quantized = row_math.quantize(rows)
   np.testing.assert_allclose(
     quantized.rows * np.asarray(quantized.scale)[:, None],
     rows,
@@ -135,7 +136,7 @@ def test_a_short_list_of_coarser_rows_is_ranked_again():
   for coarse in (quantized, rows.astype(jnp.bfloat16)):
     alone = np.asarray(search(coarse, queries, 5)[1])
     assert 0.8 < (alone == want).mean() < 1
-    _, ids = mips.rescore(rows, queries, search(coarse, queries, 20)[1], 5)
+    _, ids = row_math.rescore(rows, queries, search(coarse, queries, 20)[1], 5)
     np.testing.assert_array_equal(ids, want)
   mesh = sharding.make_mesh()
   on_mesh = jax.tree.map(
@@ -149,7 +150,7 @@ def test_a_short_list_of_coarser_rows_is_ranked_again():
 
 def test_rescoring_keeps_the_order_of_ids():
   rows = np.ones((9, 2), np.float32)
-  scores, ids = mips.rescore(rows, rows[:1], jnp.array([[7, -1, 2, 4]]), 4)
+  scores, ids = row_math.rescore(rows, rows[:1], jnp.array([[7, -1, 2, 4]]), 4)
   np.testing.assert_array_equal(ids, [[2, 4, 7, -1]])
   np.testing.assert_array_equal(scores, [[2, 2, 2, -np.inf]])
 
@@ -177,10 +178,10 @@ def test_what_does_not_fit_is_refused(rows, queries, k, num_blocks, named):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_refused_by_row(bad):
   values = np.ones((6, 3), np.float32)
-  mips.check_finite("queries", values)
+  row_math.check_finite("queries", values)
   values[4, 1] = bad
   with pytest.raises(InputError, match=r"queries: 1 of 6 .* first is row 4"):
-    mips.check_finite("queries", values)
+    row_math.check_finite("queries", values)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
@@ -225,6 +226,7 @@ import json, sys
 import jax, numpy as np
 from realm_jax import sharding
 from realm_jax.retrieval import mips
+from realm_jax.retrieval import rows as row_math
 port, process = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", 2, int(process))
 rng = np.random.default_rng(0)
