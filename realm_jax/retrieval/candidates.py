@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.unpadded import Layout
-from realm_jax.retrieval import mips
+from realm_jax.retrieval import mips, vectors
 from realm_jax.types import Array, BlockTokens, Inputs
 
 NULL = -1  # the candidate id of the null block
@@ -193,9 +193,18 @@ def drop_trivial(ids: Array, own_block: Array, num_candidates: int) -> Array:
   return jnp.pad(kept, ((0, 0), (1, 0)), constant_values=NULL)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "num_blocks", "mesh"))
 def search(block_emb, query_emb, k, num_blocks, mesh=None):
-  """`mips.top_k`, jitted, for use outside a step."""
+  """`mips.top_k`, jitted, for use outside a step.
+
+  Raises:
+    InputError: sizes that don't fit, queries that are not finite.
+  """
+  vectors.check_finite("queries", query_emb)
+  return _search(block_emb, query_emb, k, num_blocks, mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "num_blocks", "mesh"))
+def _search(block_emb, query_emb, k, num_blocks, mesh):
   return mips.top_k(block_emb, query_emb, k, mesh=mesh, num_blocks=num_blocks)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realm_jax.config import RealmConfig
+from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.candidates import Specials
@@ -162,3 +162,9 @@ def test_retriever_that_looks_past_masks():
   np.testing.assert_allclose(
     embed(blind, other), embed(seeing, other), rtol=1e-5
   )
+
+
+def test_queries_that_are_not_finite_are_refused():
+  queries = np.array([[1, 2], [np.nan, 3]], np.float32)
+  with pytest.raises(InputError, match=r"queries: 1 of 2 .* row 1"):
+    candidates.search(np.ones((5, 2), np.float32), queries, 3, 5)

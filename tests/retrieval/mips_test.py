@@ -1,16 +1,25 @@
-"""Exact search against a stable NumPy sort, on 1 device and on 8."""
+"""Exact search against a stable NumPy sort, on 1 device, 8, and 2 processes."""
 
 import functools
+import json
+import pathlib
 import re
+import socket
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realm_jax import sharding
-from realm_jax.retrieval import mips
+from realm_jax.config import InputError
+from realm_jax.retrieval import mips, vectors
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def slow_top_k(block_emb, queries, k):
@@ -30,21 +39,160 @@ def integers(n, b, p, seed, spread):
   )
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-  n=st.integers(1, 200),
-  b=st.integers(1, 5),
-  k=st.integers(1, 40),
-  spread=st.integers(1, 4),
-  seed=st.integers(0, 1000),
-)
-def test_exact_with_ties(n, b, k, spread, seed):
-  block_emb, queries = integers(n, b, 3, seed, spread)
-  scores, ids = mips.top_k(block_emb, queries, k)
+def check(found, block_emb, queries, k):
+  """Ids and scores are those of the slow search, with -1 where there is none."""
+  n = len(block_emb)
+  scores, ids = map(np.asarray, found)
   want_scores, want_ids = slow_top_k(block_emb, queries, min(k, n))
   np.testing.assert_array_equal(ids[:, :n], want_ids)
   np.testing.assert_array_equal(scores[:, :n], want_scores)
-  assert (np.asarray(ids)[:, n:] == -1).all()
+  assert ids.shape == scores.shape == (len(queries), k)
+  assert (ids[:, n:] == -1).all() and np.isneginf(scores[:, n:]).all()
+  assert ids.dtype == np.int32 and scores.dtype == np.float32
+
+
+search = jax.jit(mips.top_k, static_argnames=("k", "mesh", "num_blocks"))
+MESHES = {
+  m: sharding.make_mesh(data=m) for m in (2, 8)
+} | {1: None}  # fmt: skip
+
+
+@settings(max_examples=24)
+@given(
+  n=st.sampled_from([5, 64, 936]),  # of few shapes: each is compiled
+  b_and_k=st.sampled_from([(1, 7), (3, 70), (130, 2)]),
+  dtype=st.sampled_from([np.float32, jnp.bfloat16]),
+  shards=st.sampled_from(list(MESHES)),
+  spread=st.integers(1, 4),
+  repeats=st.integers(1, 3),
+  seed=st.integers(0, 1000),
+)
+def test_exact_with_ties(n, b_and_k, dtype, shards, spread, repeats, seed):
+  (b, k), rows = b_and_k, n // repeats * repeats
+  block_emb, queries = integers(rows // repeats, b, 3, seed, spread)
+  block_emb = np.tile(block_emb, (repeats, 1))  # duplicates in far places
+  size = -(-n // 8) * 8
+  padded = np.full((size, 3), 100, np.float32)  # padding would win
+  padded[:rows] = block_emb
+  mesh = MESHES[shards]
+  on_mesh = padded.astype(dtype)
+  if mesh is not None:
+    on_mesh = sharding.shard_rows(on_mesh, mesh)
+  found = search(on_mesh, queries, k, mesh=mesh, num_blocks=rows)
+  check(found, block_emb, queries, k)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("n", [96, 101, 128])
+def test_the_last_chunk_overlaps(monkeypatch, n, keep):
+  """Chunks of 32 rows: none is lost or counted twice, whatever the rest."""
+  sizes = mips.Plan(tile=3, chunk=32, bucket=8, keep=keep)
+  monkeypatch.setattr(mips, "plan", lambda *_: sizes)
+  block_emb, queries = integers(n, 7, 3, n, 2)
+  k = 3 if not keep else n  # all rows: any that is there twice shows
+  found = jax.jit(lambda x, q: mips.top_k(x, q, k))(block_emb, queries)
+  check(found, block_emb, queries, k)
+  gone = jax.jit(lambda x, q: mips.top_k(x, q, k, num_blocks=n - 30))
+  check(gone(block_emb, queries), block_emb[: n - 30], queries, k)
+
+
+def test_many_are_found_by_bisection():
+  block_emb, queries = integers(9000, 3, 5, 0, 3)
+  assert mips.plan(9000, 3, 600, "cpu").keep
+  check(search(block_emb, queries, 600), block_emb, queries, 600)
+
+
+def test_equal_rows_of_any_numbers_are_equal():
+  """Not whole numbers: rounding depends on the order of a sum."""
+  rng = np.random.default_rng(0)
+  different = rng.standard_normal((40, 24), np.float32)
+  which = rng.integers(0, 40, 5003)
+  queries = rng.standard_normal((5, 24), np.float32)
+  scores, ids = map(np.asarray, search(different[which], queries, 300))
+  for row, s in zip(ids, scores, strict=True):
+    assert (np.diff(s) <= 0).all()
+    for i in np.unique(which[row]):
+      found = row[which[row] == i]
+      # In order, and none of its equals with a lower id is left out.
+      np.testing.assert_array_equal(
+        found, np.where(which == i)[0][: len(found)]
+      )
+      assert len(np.unique(s[which[row] == i])) == 1
+
+
+def test_a_short_list_of_coarser_rows_is_ranked_again():
+  rng = np.random.default_rng(1)
+  rows, queries = (
+    rng.standard_normal(s, np.float32) for s in ((999, 16), (9, 16))
+  )
+  want = slow_top_k(rows, queries, 5)[1]
+  quantized = vectors.quantize(rows)
+  np.testing.assert_allclose(
+    quantized.rows * np.asarray(quantized.scale)[:, None],
+    rows,
+    atol=np.abs(rows).max() / 254 * 1.001,
+  )
+  for coarse in (quantized, rows.astype(jnp.bfloat16)):
+    alone = np.asarray(search(coarse, queries, 5)[1])
+    assert 0.8 < (alone == want).mean() < 1
+    _, ids = vectors.rescore(rows, queries, search(coarse, queries, 20)[1], 5)
+    np.testing.assert_array_equal(ids, want)
+  mesh = sharding.make_mesh()
+  on_mesh = jax.tree.map(
+    lambda x: sharding.shard_rows(x[:992], mesh), quantized
+  )
+  np.testing.assert_array_equal(
+    search(on_mesh, queries, 7, mesh=mesh)[1],
+    search(jax.tree.map(lambda x: x[:992], quantized), queries, 7)[1],
+  )
+
+
+def test_rescoring_keeps_the_order_of_ids():
+  rows = np.ones((9, 2), np.float32)
+  scores, ids = vectors.rescore(rows, rows[:1], jnp.array([[7, -1, 2, 4]]), 4)
+  np.testing.assert_array_equal(ids, [[2, 4, 7, -1]])
+  np.testing.assert_array_equal(scores, [[2, 2, 2, -np.inf]])
+
+
+def test_a_recall_target_is_exact_where_there_is_no_tpu():
+  block_emb, queries = integers(600, 4, 3, 2, 3)
+  found = jax.jit(lambda x, q: mips.top_k(x, q, 9, recall_target=0.9))
+  check(found(block_emb, queries), block_emb, queries, 9)
+
+
+@pytest.mark.parametrize(
+  "rows, queries, k, num_blocks, named",
+  [
+    ((9, 4), (2, 3), 1, None, r"queries \[2, 3\] do not fit an index \[9, 4\]"),
+    ((9, 4), (4,), 1, None, r"queries \[4\]"),
+    ((9, 4), (2, 4), 0, None, "k=0"),
+    ((9, 4), (2, 4), 1, 10, "num_blocks=10, and the index has 9"),
+  ],
+)
+def test_what_does_not_fit_is_refused(rows, queries, k, num_blocks, named):
+  with pytest.raises(InputError, match=named):
+    mips.top_k(np.zeros(rows), np.zeros(queries), k, num_blocks=num_blocks)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_row(bad):
+  values = np.ones((6, 3), np.float32)
+  vectors.check_finite("queries", values)
+  values[4, 1] = bad
+  with pytest.raises(InputError, match=r"queries: 1 of 6 .* first is row 4"):
+    vectors.check_finite("queries", values)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("n", [1, 100_000, 13_353_718])
+@pytest.mark.parametrize("b, k", [(1, 8), (64, 5000), (4096, 8), (512, 5000)])
+def test_sizes_stay_in_bounds(platform, n, b, k):
+  p = mips.plan(n, b, k, platform)
+  assert p.chunk % p.bucket == 0 and 1 <= p.tile <= b
+  buckets = (n + p.chunk) // p.bucket
+  # Maxima in float32, their integer keys, and kept scores.
+  assert buckets * p.tile * 8 + p.keep * n * p.tile * 4 < 150e6 or n > 5e6
+  assert (buckets + 1) * p.bucket < 2**31  # ids are int32
 
 
 @pytest.mark.parametrize("n", [16384, 16384 * 2 + 7, 50_001])
@@ -52,31 +200,6 @@ def test_many_chunks(n):
   block_emb, queries = integers(n, 3, 4, n, 3)
   scores, ids = jax.jit(mips.top_k, static_argnums=2)(block_emb, queries, 11)
   want_scores, want_ids = slow_top_k(block_emb, queries, 11)
-  np.testing.assert_array_equal(ids, want_ids)
-  np.testing.assert_array_equal(scores, want_scores)
-
-
-def test_padding_is_never_found():
-  block_emb, queries = integers(64, 2, 3, 0, 2)
-  block_emb[40:] = 100  # would win
-  _, ids = mips.top_k(block_emb, queries, 50, num_blocks=40)
-  want = slow_top_k(block_emb[:40], queries, 40)[1]
-  np.testing.assert_array_equal(ids[:, :40], want)
-  assert (np.asarray(ids)[:, 40:] == -1).all()
-
-
-@pytest.mark.parametrize("k", [1, 5, 33])
-def test_eight_devices_find_the_same(k):
-  mesh = sharding.make_mesh()
-  assert mesh.size == 8
-  block_emb, queries = integers(8 * 96, 5, 3, k, 2)
-  num_blocks = 8 * 96 - 101  # the last shard has less than one real row
-  search = jax.jit(
-    functools.partial(mips.top_k, k=k, mesh=mesh, num_blocks=num_blocks)
-  )
-  on_mesh = sharding.shard_rows(block_emb, mesh)
-  scores, ids = search(on_mesh, queries)
-  want_scores, want_ids = slow_top_k(block_emb[:num_blocks], queries, k)
   np.testing.assert_array_equal(ids, want_ids)
   np.testing.assert_array_equal(scores, want_scores)
 
@@ -95,3 +218,53 @@ def test_only_the_short_lists_are_gathered():
   gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather", hlo)
   sizes = [np.prod([int(n) for n in s.split(",")]) for s in gathered]
   assert sizes and max(sizes) <= 16 * 6 * 8
+
+
+_PROCESS = """
+import json, sys
+import jax, numpy as np
+from realm_jax import sharding
+from realm_jax.retrieval import mips
+from realm_jax.retrieval import vectors
+port, process = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+rng = np.random.default_rng(0)
+rows, queries = (rng.standard_normal(s, np.float32) for s in ((744, 7), (3, 7)))
+mesh = sharding.make_mesh()
+assert mesh.size == 8 and len(jax.local_devices()) == 4
+search = jax.jit(lambda x, q: mips.top_k(x, q, 11, mesh=mesh, num_blocks=730))
+scores, ids = search(sharding.shard_rows(rows, mesh), queries)
+print(json.dumps([np.asarray(scores).tolist(), np.asarray(ids).tolist()]))
+"""
+
+
+def test_two_processes_find_the_same(monkeypatch):
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    port = str(s.getsockname()[1])
+  flags = "--xla_force_host_platform_device_count=4"
+  monkeypatch.setenv("XLA_FLAGS", flags)
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-c", _PROCESS, port, str(i)],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  printed = [
+    json.loads(p.communicate(timeout=120)[0].splitlines()[-1]) for p in started
+  ]
+  rng = np.random.default_rng(0)
+  rows, queries = (
+    rng.standard_normal(s, np.float32) for s in ((744, 7), (3, 7))
+  )
+  one = [np.asarray(x) for x in search(rows, queries, 11, num_blocks=730)]
+  mesh = sharding.make_mesh()
+  eight = search(
+    sharding.shard_rows(rows, mesh), queries, 11, mesh=mesh, num_blocks=730
+  )
+  for scores, ids in (*printed, eight):
+    np.testing.assert_array_equal(ids, one[1])
+    np.testing.assert_allclose(scores, one[0], rtol=1e-6)
