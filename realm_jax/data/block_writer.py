@@ -16,6 +16,7 @@ from realm_jax.data.tokenizer import Tokenizer
 if TYPE_CHECKING:
   from realm_jax.data.blocks import BlockStore
 
+_quoted = json.encoder.encode_basestring_ascii
 # What has rows of different lengths, and its type; None: the wordpieces'.
 RAGGED = {
   "tokens": None,
@@ -97,7 +98,9 @@ class StoreWriter:
 
   def _count(self, article_id: str, title: str, text: str) -> None:
     """A block more, in the corpus hash too."""
-    self._hash.update(json.dumps([article_id, title, text]).encode())
+    # json.dumps([article_id, title, text]), three times as fast
+    fields = ", ".join(map(_quoted, (article_id, title, text)))
+    self._hash.update(f"[{fields}]".encode())
     self._counts["num_blocks"] += 1
 
   def finish(

@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
@@ -101,6 +104,11 @@ def test_hash_names_the_corpus(articles, tok, store, tmp_path):
     return blocks.BlockStore(tmp_path / name).meta["corpus_hash"]
 
   assert corpus_hash("same", articles) == store.meta["corpus_hash"]
+  digest = hashlib.sha256()
+  for i in range(len(store)):
+    identity = [store.article_id(i), store.title(i), store.text(i)]
+    digest.update(json.dumps(identity).encode())
+  assert digest.hexdigest() == store.meta["corpus_hash"]
   assert corpus_hash("order", articles[::-1]) != store.meta["corpus_hash"]
   assert corpus_hash("cuts", articles, 30) != store.meta["corpus_hash"]
 
