@@ -54,17 +54,18 @@ def plan(n: int, b: int, k: int, platform: str) -> Plan:
   keep: where the list is more than 1/32 of all rows, reading its scores back is
     cheaper than gathering its rows.
   tile: 128 queries on a CPU, enough for the product to be its fastest; fewer
-    where scores are kept: 32 MB of them, which stay in a large cache.
+    where what is held of each row or bucket would be more than 32 MB (kept
+    scores then stay in a large cache; selection takes twice that besides).
   chunk: on a CPU its scores are 512 kB, half a core's L2 cache; elsewhere 128
     MB, for the product to fill the device.
   """
   on_cpu = platform == "cpu"
   bucket = 2 ** round(math.log2(max(n / (20 * k), 1)) / 2)
   bucket = min(max(bucket, 8), 256)
-  keep = 32 * k * bucket > n > 0
+  keep = 32 * k * bucket > n
   tile = 128 if on_cpu else 512
-  if keep:
-    tile = min(tile, max(2**23 // n, 1))
+  held = 2**23 * (1 if keep else bucket) // n
+  tile = min(tile, max(held, 1))
   tile = -(-b // max(-(-b // tile), 1))  # tiles of even sizes
   chunk = (2**17 if on_cpu else 2**25) // max(tile, 1) // bucket * bucket
   return Plan(
