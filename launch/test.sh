@@ -7,4 +7,5 @@ source launch/venv.sh
 use_venv "[test]"
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
-exec .venv/bin/python -m pytest -n 2 "$@"
+# worksteal: neighbours stay in one process and share fixtures and programs.
+exec .venv/bin/python -m pytest -n 2 --dist=worksteal "$@"

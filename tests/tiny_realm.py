@@ -1,5 +1,6 @@
 """Tiny models, blocks and batches, of sizes that are pairwise different."""
 
+import dataclasses
 import functools
 
 import jax
@@ -33,12 +34,14 @@ SIZES = RealmConfig(
   max_span_width=5,
   reader_beam_size=READ,
 )
+# A step holds the embedder four times: a second layer would double its program.
+EMBEDDER = dataclasses.replace(SIZES, num_hidden_layers=1)
 
 
 def retrieval(mesh=None, num_blocks=N, **more) -> Retrieval:
   """The search over `blocks()`."""
   return Retrieval(
-    RealmEmbedder(SIZES), SPECIALS, num_blocks, 0.3, mesh, **more
+    RealmEmbedder(EMBEDDER), SPECIALS, num_blocks, 0.3, mesh, **more
   )
 
 
@@ -124,7 +127,7 @@ def params() -> dict:
   inputs = bert.make_inputs(joint)
   encoder, reader = RealmKnowledgeAugEncoder(SIZES), RealmReader(SIZES)
   shapes = {
-    "embedder": _shapes(RealmEmbedder(SIZES), joint),
+    "embedder": _shapes(RealmEmbedder(EMBEDDER), joint),
     "encoder": _shapes(encoder, inputs, masks, method="mlm_logits"),
     "reader": _shapes(reader, inputs, joint, joint, method="span_logits"),
   }

@@ -107,7 +107,7 @@ def test_utility_is_that_of_the_training_forward_pass(world):
 
 
 def test_found_is_the_ranking_without_the_own_block(world):
-  query_emb = world.realm.retrieval.embed_query(
+  query_emb = jax.jit(world.realm.retrieval.embed_query)(
     world.params, world.batches[0].query
   )
   scores = np.asarray(query_emb) @ np.asarray(world.block_emb).T

@@ -1,5 +1,7 @@
 """The objective against slow NumPy versions and the paper's gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,7 @@ def slow_marginal(case):
   return tokens, spans
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def marginal(case, marginalise):
   gold = objective.gold_log_probs(case["logits"], case["targets"])
   return objective.marginal_gold_log_probs(

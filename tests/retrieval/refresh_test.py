@@ -188,7 +188,7 @@ def test_overlap_is_the_share_of_ids_in_both(tmp_path):
   index = index.replace(block_emb=jnp.asarray(stale))
   index, metrics = refresher(3, state, index)
   retrieval = refresher.embedder.retrieval
-  query_emb = retrieval.embed_query(state.params, refresher.probe)
+  query_emb = jax.jit(retrieval.embed_query)(state.params, refresher.probe)
   best = [
     np.argsort(-np.asarray(query_emb) @ emb[: tiny.N].T, axis=1)[:, :5]
     for emb in (stale, np.asarray(index.block_emb))
