@@ -20,7 +20,7 @@ import numpy as np
 from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.retrieval import manifest as manifests
-from realm_jax.retrieval import rows
+from realm_jax.retrieval import rows, vectors
 from realm_jax.types import Array
 
 ROWS = "block_emb"  # the array in a version's directory
@@ -107,7 +107,8 @@ def read_version(
 
   Raises:
     InputError: no such version, a manifest that differs from `expect` (the
-      message names the key and both values), or damaged files.
+      message names the key and both values), damaged files, or rows that are
+      not finite.
   """
   return read_path(find_version(run_dir, version), expect)
 
@@ -136,6 +137,7 @@ def read_path(
   found = [str(block_emb.dtype), list(block_emb.shape)]
   if found != [manifest["dtype"], manifest["shape"]]:
     raise InputError(f"{path}/{ROWS} is not what its manifest says: {found}")
+  vectors.check_finite(f"{path}/{ROWS}", block_emb)
   return block_emb, manifest
 
 

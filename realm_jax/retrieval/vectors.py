@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from realm_jax.config import InputError
@@ -69,7 +70,7 @@ def check_finite(name: str, values: Array) -> None:
   Raises:
     InputError: naming the first row of `values` [N, ...] that has one.
   """
-  bad = ~jnp.isfinite(values).reshape(len(values), -1).all(axis=1)
+  bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
   if bad.any():
     raise InputError(
       f"{name}: {int(bad.sum())} of {len(values)} rows are not finite, the first"

@@ -19,7 +19,7 @@ from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import rows, staging
+from realm_jax.retrieval import rows, staging, vectors
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import checkpoint, run
 from realm_jax.train.metrics import BlockProgress, note
@@ -179,7 +179,7 @@ def embed_chunks(
     reuse: rows that need not be embedded.
 
   Raises:
-    InputError: a full disk.
+    InputError: a full disk, or params that give numbers that are not finite.
   """
   finished, num_blocks = stage.finished(), len(store)
   chunks = range(shard[0], stage.num_chunks, shard[1])
@@ -200,7 +200,9 @@ def embed_chunks(
       ids = np.arange(first + copied, last)
       tokens = store.take(ids, source.buckets.block_len)
       parts.append(source.buckets.embed(params, tokens, progress.update))
-      stage.add(chunk, np.concatenate(parts), time.monotonic() - began)
+      emb = np.concatenate(parts)
+      vectors.check_finite(f"blocks {first}..{last - 1}, embedded", emb)
+      stage.add(chunk, emb, time.monotonic() - began)
 
 
 def publish(

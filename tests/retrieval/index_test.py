@@ -51,6 +51,14 @@ def test_reads_back_what_was_published(tmp_path):
   assert read == MANIFEST | added
 
 
+def test_rows_that_are_not_finite_are_refused(tmp_path):
+  emb = _emb()
+  emb[[20, 31], [1, 4]] = np.nan, np.inf
+  index.publish_version(tmp_path, 0, emb, MANIFEST)
+  with pytest.raises(InputError, match="2 of 37 rows .* the first is row 20"):
+    index.read_version(tmp_path, 0, {})
+
+
 def test_takes_sharded_bfloat16(tmp_path):
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
