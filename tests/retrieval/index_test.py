@@ -55,7 +55,7 @@ def test_rows_that_are_not_finite_are_refused(tmp_path):
   emb = _emb()
   emb[[20, 31], [1, 4]] = np.nan, np.inf
   index.publish_version(tmp_path, 0, emb, MANIFEST)
-  with pytest.raises(InputError, match="2 of 37 rows .* the first is row 20"):
+  with pytest.raises(InputError, match=r"2 of 37 rows .* the first is row 20"):
     index.read_version(tmp_path, 0, {})
 
 
