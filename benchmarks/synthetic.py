@@ -80,7 +80,8 @@ def make_run(
   words = np.zeros((1, config.block_len), np.int32)
   checkpoint.open_run(workdir, config.to_dict())
   checkpoints = checkpoint.Checkpoints(workdir, keep=len(steps))
-  params = run.init_part(embedder, config.seed, words)
+  init = jax.jit(run.init_fn(embedder, words))
+  params = init(jax.random.key(config.seed))
   for step in steps:
     changed = jax.tree.map(lambda x, s=step: x * (1 + 1e-3 * s), params)
     tree = {"state": {"params": {"embedder": changed}}}

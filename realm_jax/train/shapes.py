@@ -79,20 +79,27 @@ class Device:
     config: of the run.
     corpus: the run's; without a mesh, where it is of one device.
     devices: of the run's mesh; 1 for the whole.
-    shards: of the index among the rows that are described.
+    rows: of the index, that the device holds.
+    shards: of the index among them.
   """
 
   config: ConfigDict
   corpus: Any
   devices: int
+  rows: int
   shards: int = 1
 
   @classmethod
   def of(cls, config: ConfigDict, corpus: Any) -> "Device":
     """One of the corpus's mesh."""
     mesh = corpus.mesh.mesh if isinstance(corpus.mesh, Whole) else None
-    described = dataclasses.replace(corpus, mesh=mesh)
-    return cls(config, described, corpus.mesh.size, mesh.size if mesh else 1)
+    shards = mesh.size if mesh else 1
+    devices, num_blocks = corpus.mesh.size, len(corpus.store)
+    slice_size = config.refresh.slice_size if "refresh" in config else 1
+    rows = refresh.padded_rows(num_blocks, devices * shards, slice_size)
+    own = range(min(num_blocks, rows // devices))
+    described = dataclasses.replace(corpus, mesh=mesh, store=own)
+    return cls(config, described, devices, rows // devices, shards)
 
   @property
   def batch_size(self) -> int:
@@ -113,10 +120,7 @@ class Device:
   @functools.cached_property
   def tokens(self) -> BlockTokens:
     """A device's rows."""
-    slice_size = self.config.refresh.slice_size
-    shards = self.devices * self.shards
-    rows = refresh.padded_rows(len(self.corpus.store), shards, slice_size)
-    rows //= self.devices
+    rows = self.rows
     small = self.corpus.tokenizer.vocab_size <= 1 << 16
     dtype = jnp.uint16 if small else jnp.int32
     width = self.config.block_len - 3
