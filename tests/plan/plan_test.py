@@ -125,7 +125,6 @@ def test_the_parts_make_up_the_step(module, make):
   [
     (ict, train_ict.program, 8),
     (pretrain, train_pretrain.program, 1),
-    (finetune, train_finetune.program, 1),
   ],
 )
 def test_within_15_percent_of_the_compiler(module, make, devices):

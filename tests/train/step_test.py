@@ -186,10 +186,6 @@ def test_what_there_is_no_room_for_is_cut():
   assert 0.1 < out.room["cut_tokens"] < 0.5
   left_out = out.mlm_mask == 0
   assert not np.asarray(out.marginal_gold_log_probs)[left_out].any()
-  exact = jax.jit(tiny.realm())(params, stale_index(), tokens, batch)
-  assert not np.allclose(  # shorter evidence
-    out.gold_log_probs[:, 1:, 0], exact.gold_log_probs[:, 1:, 0], rtol=1e-3
-  )
 
 
 # Slow versions: one sequence at a time, as a person would write it out.
