@@ -26,5 +26,5 @@ def get_config(size: str = "demo"):
   config.finetune = finetune.get_config(size)
   # pre-train a second time with a frozen retriever, so that the retriever's
   # share of the utility is told from the encoder's
-  config.frozen_retriever = True
+  config.frozen_retriever = common.pick(size, smoke=False, demo=True, base=True)
   return config

@@ -28,23 +28,22 @@ def small(own):
     *(f"--config.{phase}.train.num_steps=2" for phase in PHASES),
     "--config.encoder.text_weights=(1.0,)",
     "--config.pretrain.text_weights=(1.0,)",
-    "--noconfig.frozen_retriever",
   )
 
 
 def test_every_phase_once(own, start, tmp_path):
   demo = pathlib.Path(os.environ.get("REALM_DEMO", tmp_path))
   arguments = ["demo", "--config=configs/demo.py:smoke", f"--workdir={demo}"]
-  frozen, questions = ("frozen", "frozen_index"), 63
+  questions = 63
   if demo == tmp_path:
     arguments += small(own)
-    frozen, questions = (), 20
+    questions = 20
     outcome = start(*arguments)
     assert outcome.code == 0, outcome.err
     assert f"{questions} held-out questions" in outcome.out
   summary = files.read_json(demo / "summary.json")
   assert list(summary["seconds"]) == sorted(
-    ["prepare", *PHASES, *INDEXES, *frozen, "evaluate"]
+    ["prepare", *PHASES, *INDEXES, "evaluate"]
   )
   assert summary["questions"] == questions
   assert set(summary["recall"]) >= {"random", "ict", "realm", "bm25"}
