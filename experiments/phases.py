@@ -38,7 +38,7 @@ class Phases:
   def __init__(self, workdir: pathlib.Path):
     self._workdir = workdir
     self._folder = workdir / "phases"
-    self._beside: list[multiprocessing.Process] = []
+    self._beside: list[tuple[multiprocessing.Process, list[Phase]]] = []
     self._worked = False
 
   def __enter__(self) -> "Phases":
@@ -47,7 +47,7 @@ class Phases:
 
   def __exit__(self, error, *_) -> None:
     if error is not None:
-      for process in self._beside:
+      for process, _ in self._beside:
         process.terminate()
         process.join(_PATIENCE)
         process.kill()
@@ -76,7 +76,7 @@ class Phases:
       target=_work_beside, args=(self._workdir, phases, log), name=str(log)
     )
     process.start()
-    self._beside.append(process)
+    self._beside.append((process, phases))
 
   def wait(self) -> None:
     """Waits for all that runs beside.
@@ -85,9 +85,9 @@ class Phases:
       InputError: one of them failed; has its last words.
     """
     while self._beside:
-      process = self._beside.pop(0)
+      process, phases = self._beside.pop(0)
       process.join()
-      if process.exitcode:
+      if process.exitcode or self._left(phases):
         words = pathlib.Path(process.name).read_text().splitlines() or [""]
         raise InputError(f"{process.name}: {words[-1].removeprefix('error: ')}")
 
