@@ -7,10 +7,12 @@ that its rows belong to. A version appears by one rename, so no reader sees half
 of one. Versions are ordered by their number.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Collection
 from typing import Any
 
@@ -25,6 +27,7 @@ from realm_jax.types import Array
 
 ROWS = "block_emb"  # the array in a version's directory
 BLOCKS = "blocks"  # the block store in it, if it has one of its own
+_RUN = "run.json"  # beside the versions: the run's id
 _CHUNK_BYTES = 8 << 20  # small enough to load in parallel, few enough to list
 
 
@@ -33,10 +36,9 @@ def publish_version(
   version: int,
   block_emb: Array,
   manifest: dict[str, Any],
+  replace: bool = True,
 ) -> pathlib.Path:
   """Writes one index version; it appears complete or not at all.
-
-  A version of the same number is replaced, as a resumed run needs it.
 
   Args:
     run_dir: the run's directory.
@@ -44,16 +46,19 @@ def publish_version(
     block_emb: [N, P] NumPy or JAX array. A sharded one is gathered to this
       host first; one that spans several hosts is not supported.
     manifest: the values of manifest.KEYS, but for version, dtype and shape.
+    replace: whether it takes the place of a version of the same number, as a
+      resumed run needs it.
 
   Returns:
     The version's directory.
 
   Raises:
     InputError: no space left on the disk.
+    FileExistsError: the number is taken.
   """
   block_emb = np.asarray(block_emb)  # [N, P]
   path = version_path(run_dir, version)
-  with files.atomic_publish(path) as tmp:
+  with files.atomic_publish(path, replace) as tmp:
     tmp.mkdir()
     chunk_rows = _CHUNK_BYTES // max(1, block_emb[:1].nbytes)
     chunk_rows = max(1, min(chunk_rows, len(block_emb)))
@@ -72,6 +77,20 @@ def publish_version(
       },
     )
   return path
+
+
+def publish_next(
+  run_dir: str | os.PathLike, block_emb: Array, manifest: dict[str, Any]
+) -> int:
+  """As publish_version, under the next free number, which is returned.
+
+  Of several publishers each gets a number of its own.
+  """
+  while True:
+    version = next_version(run_dir)
+    with contextlib.suppress(FileExistsError):
+      publish_version(run_dir, version, block_emb, manifest, replace=False)
+      return version
 
 
 def list_versions(run_dir: str | os.PathLike) -> list[int]:
@@ -208,9 +227,31 @@ def retain(
 
 
 def start_over(run_dir: str | os.PathLike) -> None:
-  """Deletes all versions and the journal, of a run that begins anew."""
+  """Deletes all versions and the journal, of a run that begins anew.
+
+  The run gets a new id.
+  """
   if (path := index_dir(run_dir)).exists():
     shutil.rmtree(path)
+  files.write_json(path / _RUN, {"id": uuid.uuid4().hex})
+
+
+def run_id(run_dir: str | os.PathLike) -> str | None:
+  """What tells this run's versions from another's; None: it never trained one."""
+  path = index_dir(run_dir) / _RUN
+  return files.read_json(path)["id"] if path.exists() else None
+
+
+def newest_of(
+  run_dir: str | os.PathLike, expect: dict[str, Any]
+) -> tuple[int, dict[str, Any]] | None:
+  """The newest version whose manifest has these values, and the manifest."""
+  for version in reversed(list_versions(run_dir)):
+    with contextlib.suppress(InputError):  # damaged, or deleted meanwhile
+      manifest = read_manifest(run_dir, version)
+      manifests.check(version_path(run_dir, version), manifest, expect)
+      return version, manifest
+  return None
 
 
 def params_hash(tree: Any) -> str:

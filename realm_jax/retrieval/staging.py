@@ -212,12 +212,8 @@ class Staging:
         manifest.write(self.version, {**made_of, "version": number}, known)
         files.fsync_tree(self.version)
       files.fail_point("index_publish")
-      try:
-        os.rename(self.version, path)
-      except OSError:
-        if not path.exists():
-          raise
-      else:
+      with contextlib.suppress(FileExistsError):
+        files.rename_new(self.version, path)
         return path
 
   def _remove_strays(self, known) -> None:

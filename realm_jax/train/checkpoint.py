@@ -32,6 +32,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAY_DIFFER = (
   "data.source_cache",
   "refresh.keep",
+  "refresh.max_staleness_steps",
+  "refresh.at_bound",
+  "refresh.block_seconds",
+  "refresh.poll_steps",
+  "refresh.supervise",
   "train.num_steps",
   "train.log_every",
   "train.eval_every",
@@ -62,7 +67,7 @@ class Checkpoints:
       raise InputError(
         f"config train.keep_checkpoints={keep}: wanted 1 or more"
       )
-    self.path = _folder(workdir)
+    self.path = folder(workdir)
     self._keep = keep
     self._saving: int | None = None
     self._checkpointer = ocp.AsyncCheckpointer(
@@ -208,7 +213,7 @@ def restore_params(
   Raises:
     InputError: there is no such checkpoint, or a file is not what was saved.
   """
-  path = _folder(workdir)
+  path = folder(workdir)
   steps = sealed.numbers(path)
   if step is None and not steps:
     raise InputError(f"{path}: no checkpoint here; has this run been trained?")
@@ -274,7 +279,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+def folder(workdir: str | os.PathLike) -> pathlib.Path:
+  """The directory of a run's checkpoints."""
   return pathlib.Path(workdir).absolute() / "checkpoints"
 
 

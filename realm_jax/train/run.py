@@ -16,11 +16,12 @@ from realm_jax import sharding
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import journal, manifest, refresh
+from realm_jax.retrieval import manifest, modes, refresh
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
+from realm_jax.retrieval.refresher import Contract, Refresher
 from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
-from realm_jax.train import checkpoint, loop, metrics, optimizer
+from realm_jax.train import checkpoint, loop, metrics, optimizer, sealed
 from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -118,20 +119,54 @@ def make_refresher(
   retrieval: Retrieval,
   tokens: BlockTokens,
   probe: Inputs,
-) -> refresh.Refresher:
-  """What keeps the run's index fresh."""
-  return refresh.Refresher(
+) -> Refresher:
+  """What keeps the run's index fresh.
+
+  Raises:
+    InputError: a mode or a contract that can't be.
+  """
+  kind, contract = modes.refresher_of(config.refresh.mode), contract_of(config)
+  folder = checkpoint.folder(workdir)
+  return kind(
     refresh.BlockEmbedder(
       retrieval, config.refresh.slice_size, corpus.mesh.size
     ),
     tokens,
-    mode=config.refresh.mode,
-    every_steps=config.refresh.every_steps,
+    contract,
     workdir=workdir,
     manifest={**corpus.meta, "template": template(config)},
     keep=config.refresh.keep,
     probe=sharding.replicate(probe, corpus.mesh),
+    oldest_checkpoint=lambda: min(sealed.numbers(folder), default=0),
+    say=metrics.note,
   )
+
+
+def contract_of(config: ConfigDict) -> Contract:
+  """How fresh the config wants the index.
+
+  Raises:
+    InputError: names the field, its value and the mend.
+  """
+  section, every = config.refresh, config.train.checkpoint_every
+  fields = (field.name for field in dataclasses.fields(Contract))
+  contract = Contract(**{name: section[name] for name in fields})
+  if section.mode != "worker" or contract.replay:
+    return contract
+  if not 0 < every <= contract.every_steps:
+    raise InputError(
+      f"config train.checkpoint_every={every}: a worker makes the index of"
+      " checkpoints, so give 1 to"
+      f" refresh.every_steps={contract.every_steps}"
+    )
+  least = contract.every_steps + every
+  if 0 < contract.max_staleness_steps < least:
+    raise InputError(
+      "config refresh.max_staleness_steps="
+      f"{contract.max_staleness_steps}: refresh.every_steps and"
+      f" train.checkpoint_every take {least}; give that or more, or 0"
+    )
+  return contract
 
 
 def template(config: ConfigDict) -> str:
@@ -171,7 +206,7 @@ def run_loop(
   step_fn,
   state: TrainState,
   batches,
-  refresher: refresh.Refresher | None = None,
+  refresher: Refresher | None = None,
   evaluators: Evaluators = (),
 ):
   """Hands a run to the loop, with its index, checkpoints and metrics.
@@ -202,6 +237,7 @@ def run_loop(
     checkpoint_every=train.checkpoint_every,
     max_in_flight=train.max_in_flight,
     refresh=refresher,
+    **({"watch": refresher.watch} if refresher else {}),
     evaluators=evaluators,
     meta=corpus.meta,
     place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
@@ -210,7 +246,7 @@ def run_loop(
 
 def _index_at(
   step: int | None,
-  refresher: refresh.Refresher,
+  refresher: Refresher,
   state: TrainState,
   workdir: str | pathlib.Path,
 ) -> refresh.Index:
@@ -231,5 +267,5 @@ def _index_at(
   if step is None:
     versions.start_over(workdir)
     return refresher.first(state.params)
-  journal.truncate_swaps(workdir, step)
+  refresher.go_on(step)
   return refresher.shell(state.params)

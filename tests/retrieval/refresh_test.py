@@ -11,7 +11,8 @@ import pytest
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import journal, refresh
+from realm_jax.retrieval import journal, modes, refresh
+from realm_jax.retrieval.refresher import Contract
 from realm_jax.train import step
 from realm_jax.train.state import TrainState
 from tests import tiny_realm as tiny
@@ -30,14 +31,20 @@ def on_mesh(num_devices):
   return mesh, tokens, embedder
 
 
-def start(workdir, mode, num_devices=1, every_steps=3):
+def contract(**changes):
+  """Of config.refresh."""
+  fields = {"every_steps": 3, "max_staleness_steps": 0, "at_bound": "block",
+            "block_seconds": 5.0, "poll_steps": 1, "replay": ""}  # fmt: skip
+  return Contract(**fields | changes)
+
+
+def start(workdir, mode, num_devices=1, **changes):
   """A refresher with the state and the jitted step of a training run."""
   mesh, tokens, embedder = on_mesh(num_devices)
-  refresher = refresh.Refresher(
+  refresher = modes.refresher_of(mode)(
     embedder,
     tokens,
-    mode=mode,
-    every_steps=every_steps,
+    contract(**changes),
     workdir=workdir,
     manifest=MANIFEST,
     keep=2,
@@ -163,7 +170,7 @@ def test_never(tmp_path):
   assert int(index.params_step) == 4
 
 
-@pytest.mark.parametrize("mode", refresh.MODES)
+@pytest.mark.parametrize("mode", modes.MODES)
 def test_a_shell_holds_what_a_checkpoint_has(tmp_path, mode):
   """Same tree, shapes and places as the first index, and nothing published."""
   refresher, state, _ = start(tmp_path, mode, num_devices=2)

@@ -97,7 +97,8 @@ def make_step(tx, options):
 
 
 def make_refresh(every):
-  def refresh(step, state, index):
+  def refresh(step, state, index, told_to_stop):
+    del told_to_stop
     if step == 0 or step % every:
       return index, {}
     emb = jnp.tile(state.params["toy"]["kernel"].sum(0), (3, 1))
