@@ -27,10 +27,11 @@ class Heartbeat:
     self._path, self._now, self._beats = path, who, 0
 
   def beat(self, **changes: Any) -> None:
-    """Writes what changed, and that the worker lives."""
+    """Writes what changed, and that the worker lives; as far as the disk can."""
     self._beats += 1
     self._now |= {**changes, "beats": self._beats, "time": time.time()}
-    files.write_json(self._path, self._now)
+    with contextlib.suppress(OSError, InputError):  # no work is lost by it
+      files.write_json(self._path, self._now)
 
 
 @contextlib.contextmanager

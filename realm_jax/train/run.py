@@ -4,6 +4,7 @@ The assembly that ICT, pre-training, fine-tuning and building an index have in
 common, so that each of them reads as what it does.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -21,7 +22,14 @@ from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresher import Contract, Refresher
 from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
-from realm_jax.train import checkpoint, loop, metrics, optimizer, sealed
+from realm_jax.train import (
+  checkpoint,
+  loop,
+  metrics,
+  optimizer,
+  sealed,
+  supervise,
+)
 from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -149,6 +157,11 @@ def contract_of(config: ConfigDict) -> Contract:
     InputError: names the field, its value and the mend.
   """
   section, every = config.refresh, config.train.checkpoint_every
+  if section.supervise and (section.mode != "worker" or section.replay):
+    raise InputError(
+      f"config refresh.supervise={section.supervise}: wanted 0 where"
+      " refresh.mode is not worker, or a journal is replayed"
+    )
   fields = (field.name for field in dataclasses.fields(Contract))
   contract = Contract(**{name: section[name] for name in fields})
   if section.mode != "worker" or contract.replay:
@@ -223,25 +236,31 @@ def run_loop(
   if done is not None:
     check_same_data(workdir, checkpoints.meta(done), corpus)
   index = _index_at(done, refresher, state, workdir) if refresher else None
-  return loop.train(
-    step_fn=step_fn,
-    state=state,
-    index=index,
-    batches=batches,
-    num_steps=train.num_steps,
-    workdir=workdir,
-    checkpoints=checkpoints,
-    writer=metrics.MetricsWriter(workdir),
-    log_every=train.log_every,
-    eval_every=train.eval_every,
-    checkpoint_every=train.checkpoint_every,
-    max_in_flight=train.max_in_flight,
-    refresh=refresher,
-    **({"watch": refresher.watch} if refresher else {}),
-    evaluators=evaluators,
-    meta=corpus.meta,
-    place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
-  )
+  with contextlib.ExitStack() as stack:
+    if refresher and config.refresh.supervise:
+      seconds = config.refresh.block_seconds
+      stack.enter_context(
+        supervise.workers(workdir, config.refresh.supervise, seconds)
+      )
+    return loop.train(
+      step_fn=step_fn,
+      state=state,
+      index=index,
+      batches=batches,
+      num_steps=train.num_steps,
+      workdir=workdir,
+      checkpoints=checkpoints,
+      writer=metrics.MetricsWriter(workdir),
+      log_every=train.log_every,
+      eval_every=train.eval_every,
+      checkpoint_every=train.checkpoint_every,
+      max_in_flight=train.max_in_flight,
+      refresh=refresher,
+      **({"watch": refresher.watch} if refresher else {}),
+      evaluators=evaluators,
+      meta=corpus.meta,
+      place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
+    )
 
 
 def _index_at(

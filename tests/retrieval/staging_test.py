@@ -130,7 +130,7 @@ def test_a_shard_runs_once(tmp_path):
     begin(tmp_path, job="0-2"),
     pytest.raises(InputError, match="shard 1-2 is under way already"),
   ):
-    staging.Staging(tmp_path, IDENTITY, job="1-2")
+    staging.Staging(tmp_path, IDENTITY, job="1-2", alone=False)
   with begin(tmp_path, job="1-2"):
     pass
 
