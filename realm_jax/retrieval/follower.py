@@ -58,7 +58,7 @@ class Follower(Refresher):
     self._decide = decide
     self._workers = heartbeat.Watch(self.workdir)
     self._loading: _Loading | None = None
-    self._refused: set[int] = set()
+    self._settled: set[int] = set()  # versions not to look at again
     self._version = self._params_step = None  # of the index, as the host knows
     self._said_late = False
     self._plan: collections.deque[dict] = collections.deque()
@@ -154,7 +154,7 @@ class Follower(Refresher):
     """The number of a version that fits; one that doesn't is named once."""
     expect = self._expect()
     for version in reversed(versions.list_versions(self.workdir)):
-      if version in self._refused:
+      if version in self._settled:
         continue
       try:
         path = versions.find_version(self.workdir, version)
@@ -164,13 +164,13 @@ class Follower(Refresher):
         self._refuse(version, e)
         continue
       if made["params_step"] < least:
-        return None  # and those before it are older
-      if made["params_step"] <= step:
+        self._settled.add(version)  # and will never be newer
+      elif made["params_step"] <= step:
         return version
     return None
 
   def _refuse(self, version: int, why: Exception) -> None:
-    self._refused.add(version)
+    self._settled.add(version)
     self.say(
       f"index version {version} is not used, {self._version} still is: {why}"
     )
