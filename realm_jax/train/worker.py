@@ -1,10 +1,8 @@
 """A refresh worker: makes index versions of a run's checkpoints, beside the run.
 
 It shares nothing with the trainer but the run's directory. Several workers
-share the chunks of one build: each claims a chunk at a time by a lock that the
-kernel frees when its holder dies, so a dead worker's chunk is another one's and
-no finished chunk is embedded again. The last to end publishes. Versions only go
-forward: of params that are older than a version's, none is made.
+share the chunks of one build. Versions only go forward: of params that are older
+than a version's, none is made.
 """
 
 import contextlib
@@ -19,11 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from realm_jax import files, sharding
+from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, staging, vectors
 from realm_jax.retrieval import index as versions
-from realm_jax.train import build_index, checkpoint, sealed
+from realm_jax.train import build_index, checkpoint, sealed, shared_build
 from realm_jax.train.build_index import Source
 from realm_jax.train.metrics import note
 
@@ -132,28 +130,20 @@ class _Worker:
     step = self._look()
     if step is None:
       return self._wait("no checkpoint yet")
-    config = checkpoint.read_run(self._workdir)
-    if self._source is None and not self._open(step):
+    if self._source is None and self._open(step) is None:
       return 0.0
+    config = checkpoint.read_run(self._workdir)
     have = self._have()
     last = step >= config["train"]["num_steps"]
     if last and have >= step:
       self._say("ended", f"the run has ended; version of step {have} is there")
       return None
     due = last or step >= have + config["refresh"]["every_steps"]
-    held = staging.unfinished(self._workdir)
-    if not due and not (held and held["params_step"] > have):
-      return self._wait(f"version of step {have} is there")
     try:
-      with (
-        staging.lock(self._workdir, shared=True) as lock,
-        self._stage(lock, step, have, due) as stage,
-      ):
-        if stage and self._build(lock, stage):
-          return 0.0
+      published = self._build(step if due else None, have)
     except staging.Busy as e:
       return self._wait(str(e))
-    return self._wait("others are building")
+    return 0.0 if published else self._wait(f"version of step {have} is there")
 
   def _look(self) -> int | None:
     """The newest checkpoint that an index can be of."""
@@ -173,96 +163,68 @@ class _Worker:
     found = versions.newest_of(self._workdir, expect)
     return -1 if found is None else found[1]["params_step"]
 
-  def _open(self, step: int) -> bool:
-    """Takes a checkpoint's params; False: it was deleted meanwhile."""
+  def _open(self, step: int) -> Source | None:
+    """A checkpoint's params; None: it was deleted meanwhile."""
     if self._source and self._source.manifest["params_step"] == step:
-      return True
+      return self._source
     try:
       self._source = self._open_source(self._workdir, step)
     except Exception:  # a deleted file can show as anything
       if step in sealed.numbers(self._checkpoints):
         raise
-      return False
+      return None
     leaves = jax.tree.leaves(self._source.params)
     if not all(np.isfinite(leaf).all() for leaf in leaves):
       raise vectors.NotFinite(
         f"{self._checkpoints / str(step)}: params that are not finite: no"
         " index is made of them"
       )
-    return True
+    return self._source
 
-  @contextlib.contextmanager
-  def _stage(self, lock, step, have, due) -> Iterator[staging.Staging | None]:
-    """The build to work on, shared: one that is there, or else a new one."""
-    alone = lock.alone()
-    if not alone and not lock.share():
-      raise staging.Busy("another builder is at work")
-    held = staging.unfinished(self._workdir)
-    goes_on = held and held["params_step"] > have and self._has(held)
-    if not goes_on and not (alone and due):
-      yield None
-      return
+  def _build(self, due: int | None, have: int) -> bool:
+    """Takes part in the build there is, or begins one of the checkpoint due.
+
+    Returns:
+      Whether this worker published a version.
+    """
+
+    def choose(held, alone):
+      if held and held["params_step"] > have and self._has(held):
+        return self._open(held["params_step"])
+      return self._open(due) if alone and due is not None else None
+
     chunk_blocks = self._options.chunk_blocks
-    if goes_on:
-      step = held["params_step"]
-      chunk_blocks = held.get("chunk_blocks", chunk_blocks)
-    if not self._open(step):
-      yield None
-      return
-    identity = {**self._source.manifest, "chunk_blocks": chunk_blocks}
-    if not alone and identity != held:
-      yield None  # a build of something else
-      return
-    with staging.Staging(
-      self._workdir, identity, job=self._options.name, alone=alone, say=note
-    ) as stage:
-      rows = len(self._source.store), self._source.buckets.size
-      stage.open_rows(rows, np.float32, chunk_blocks)
-      if alone and not lock.share():
-        raise staging.Busy("another builder is at work")
-      yield stage if staging.unfinished(self._workdir) == identity else None
+    with shared_build.joined(
+      self._workdir, self._options.name, chunk_blocks, choose
+    ) as build:
+      if build is None:
+        return False
+      lock, stage, source = build
+      step = source.manifest["params_step"]
+      shared_build.embed_unclaimed(
+        source,
+        stage,
+        on_chunk=lambda done, total: self._beat(step, done, total),
+        on_blocks=self._beat_at_times(),
+        wait=lambda: self._sleep(self._options.poll_seconds),
+      )
+      if not lock.alone() or self._have() >= step:
+        return False
+      files.fail_point("worker_publish")
+      path = build_index.publish(
+        source, stage, source.manifest, None, source.blocks
+      )
+    self._heart.beat(state="published", version=int(path.name))
+    return True
 
   def _has(self, identity: dict[str, Any]) -> bool:
     step = identity["params_step"]
     steps = sealed.numbers(self._checkpoints)
     return step not in self._bad and step in steps
 
-  def _build(self, lock: staging.Lock, stage: staging.Staging) -> bool:
-    """Embeds what nobody else does; publishes, where nobody else is left.
-
-    Returns:
-      Whether a version was published.
-    """
-    finished, total = stage.finished(), stage.num_chunks
-    pending = [c for c in range(total) if c not in finished]
-    params = sharding.replicate(self._source.params, self._source.mesh)
-    step = self._source.manifest["params_step"]
-    self._beat("embedding", step, total - len(pending), total)
-    while pending:
-      left = []
-      for chunk in pending:
-        with stage.claim(chunk) as mine:
-          if not mine:
-            left.append(chunk)
-          elif not stage.is_finished(chunk):
-            self._embed(stage, params, chunk)
-        self._beat("embedding", step, total - len(pending), total)
-        self._check_parent()
-      if len(left) == len(pending):
-        self._sleep(self._options.poll_seconds)  # others are at them
-      pending = left
-    if not lock.alone() or self._have() >= step:
-      return False
-    files.fail_point("worker_publish")
-    source = self._source
-    path = build_index.publish(
-      source, stage, source.manifest, None, source.blocks
-    )
-    self._heart.beat(state="published", version=int(path.name))
-    return True
-
-  def _embed(self, stage, params, chunk) -> None:
-    source, beaten = self._source, time.monotonic()
+  def _beat_at_times(self) -> Callable[[int], None]:
+    """Shows within a chunk that this worker lives."""
+    beaten = time.monotonic()
 
     def on_blocks(count):
       nonlocal beaten
@@ -271,15 +233,17 @@ class _Worker:
         beaten = time.monotonic()
         self._heart.beat()
 
-    build_index.embed_chunk(
-      source, source.store, stage, params, chunk, on_blocks
-    )
+    return on_blocks
 
-  def _beat(self, state, step, done, total) -> None:
-    message = f"{state} step {step}, {done} of {total} chunks"
+  def _beat(self, step, done, total) -> None:
     self._heart.beat(
-      state=state, params_step=step, done=done, total=total, message=message
+      state="embedding",
+      params_step=step,
+      done=done,
+      total=total,
+      message=f"embedding step {step}, {done} of {total} chunks",
     )
+    self._check_parent()
 
   def _say(self, state: str, message: str) -> None:
     note(f"worker {self._options.name}: {message}")

@@ -97,10 +97,13 @@ def test_random_kills_of_trainer_and_workers(server, tmp_path, kills):
 @pytest.mark.parametrize(
   "where",
   [
-    "version_load:kill", "swap:kill", "swap_written:kill",
-    "checkpoint_seal:kill",
+    "swap_written:kill",
+    *(
+      pytest.param(f"{where}:kill", marks=pytest.mark.nightly)
+      for where in ("version_load", "swap", "checkpoint_seal")
+    ),
   ],
-)  # fmt: skip
+)
 def test_trainer_killed_where_it_hurts(server, tmp_path, where):
   run = tmp_path / "run"
   config = {"num_steps": 40, "max_staleness_steps": 20, "at_bound": "block"}
