@@ -8,12 +8,9 @@ effect, in swaps.jsonl: a run that follows that journal is the same bit for bit.
 """
 
 import collections
-import dataclasses
 import pathlib
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,18 +21,12 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, journal
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import manifest as manifests
-from realm_jax.retrieval.refresher import Fresh, Refresher, TooOld
+from realm_jax.retrieval.contract import TooOld
+from realm_jax.retrieval.loading import Loading
+from realm_jax.retrieval.refresher import Fresh, Refresher
 
 _LOOK_SECONDS = 0.05  # between two looks of a trainer that waits
 _SAY_SECONDS = 30.0  # between two lines about that
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loading:
-  """A version on its way into the host's memory."""
-
-  version: int
-  rows: Future  # of ([N, P] padded to the index's rows, manifest)
 
 
 class Follower(Refresher):
@@ -57,7 +48,7 @@ class Follower(Refresher):
     super().__init__(*args, **kwargs)
     self._decide = decide
     self._workers = heartbeat.Watch(self.workdir)
-    self._loading: _Loading | None = None
+    self._loading: Loading | None = None
     self._settled: set[int] = set()  # versions not to look at again
     self._version = self._params_step = None  # of the index, as the host knows
     self._said_late = False
@@ -175,17 +166,8 @@ class Follower(Refresher):
       f"index version {version} is not used, {self._version} still is: {why}"
     )
 
-  def _load(self, run_dir: pathlib.Path, version: int) -> _Loading:
-    """Reads and verifies a version in a thread of its own."""
-    expect, rows = self._expect(), self.tokens.lens.shape[0]
-
-    def load():
-      files.fail_point("version_load")
-      block_emb, made = versions.read_version(run_dir, version, expect)
-      padding = ((0, rows - len(block_emb)), (0, 0))
-      return np.pad(block_emb, padding), made
-
-    return _Loading(version, _in_background(load))
+  def _load(self, run_dir: pathlib.Path, version: int) -> Loading:
+    return Loading(run_dir, version, self._expect(), self.tokens.lens.shape[0])
 
   def _take(
     self, step, state, index, found, began, publish: bool = False
@@ -299,17 +281,3 @@ def _read_replay(path: str) -> list[dict]:
       f"config refresh.replay={path}: wanted another run's index/swaps.jsonl"
     )
   return journal.read_swaps(given.parent.parent)
-
-
-def _in_background(work: Callable[[], Any]) -> Future:
-  """Runs `work` in a thread that no ending process waits for."""
-  future = Future()
-
-  def run():
-    try:
-      future.set_result(work())
-    except BaseException as e:  # it is raised where the result is asked for
-      future.set_exception(e)
-
-  threading.Thread(target=run, daemon=True).start()
-  return future

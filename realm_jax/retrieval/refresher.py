@@ -8,7 +8,6 @@ fourth mode, `worker`, is in follower.py.
 """
 
 import array
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -18,51 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
+from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.refresh import BlockEmbedder, Index, empty_rows
 from realm_jax.sharding import replicate
 from realm_jax.types import Array, BlockTokens, Inputs
 
-AT_BOUND = ("block", "continue", "inline")
 _PROBE_K = 5  # blocks of a probe query that a swap is judged by
-
-
-class TooOld(InputError):
-  """The index is older than allowed; the run saves a checkpoint and stops."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Contract:
-  """How fresh the index is kept: the fields of config.refresh of these names.
-
-  Raises:
-    InputError: a value that means nothing.
-  """
-
-  every_steps: int
-  max_staleness_steps: int
-  at_bound: str
-  block_seconds: float
-  poll_steps: int
-  replay: str
-
-  def __post_init__(self):
-    if self.at_bound not in AT_BOUND:
-      raise InputError(
-        f"config refresh.at_bound={self.at_bound!r}: wanted one of"
-        f" {', '.join(AT_BOUND)}"
-      )
-    for name, least in (
-      ("every_steps", 1), ("poll_steps", 1), ("max_staleness_steps", 0),
-      ("block_seconds", 0),
-    ):  # fmt: skip
-      if getattr(self, name) < least:
-        raise InputError(
-          f"config refresh.{name}={getattr(self, name)}: wanted at least"
-          f" {least}"
-        )
 
 
 class Fresh(NamedTuple):

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.retrieval.refresher import TooOld
+from realm_jax.retrieval.contract import TooOld
 from realm_jax.train.checkpoint import Checkpoints
 from realm_jax.train.metrics import MetricsWriter, Progress, note
 from realm_jax.train.state import TrainState

@@ -18,9 +18,10 @@ from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import manifest, modes, refresh
+from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
-from realm_jax.retrieval.refresher import Contract, Refresher
+from realm_jax.retrieval.refresher import Refresher
 from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
 from realm_jax.train import (
   checkpoint,

@@ -23,10 +23,10 @@ from flax import struct
 from realm_jax import files
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import staging
+from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.modes import refresher_of
 from realm_jax.retrieval.refresh import BlockEmbedder
-from realm_jax.retrieval.refresher import Contract
 from realm_jax.train import checkpoint, loop, metrics, sealed, worker
 from realm_jax.train.build_index import Source
 from realm_jax.train.state import TrainState

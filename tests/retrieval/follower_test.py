@@ -11,7 +11,7 @@ import pytest
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
-from realm_jax.retrieval.refresher import TooOld
+from realm_jax.retrieval.contract import TooOld
 from tests.faults import toy
 
 

@@ -12,7 +12,7 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal, modes, refresh
-from realm_jax.retrieval.refresher import Contract
+from realm_jax.retrieval.contract import Contract
 from realm_jax.train import step
 from realm_jax.train.state import TrainState
 from tests import tiny_realm as tiny
