@@ -60,15 +60,20 @@ def workers(
     _stop(team)
 
 
+def command(workdir: str | os.PathLike, name: str) -> list[str]:
+  """What starts a worker that ends with this process."""
+  return [
+    sys.executable, "-m", "experiments.refresh_worker",
+    f"--workdir={pathlib.Path(workdir).absolute()}", f"--id={name}",
+    f"--parent={os.getpid()}",
+  ]  # fmt: skip
+
+
 class _Worker:
   """One worker's process, and when to start it again."""
 
   def __init__(self, workdir, name):
-    self._command = [
-      sys.executable, "-m", "experiments.refresh_worker",
-      f"--workdir={pathlib.Path(workdir).absolute()}", f"--id={name}",
-      f"--parent={os.getpid()}",
-    ]  # fmt: skip
+    self._command = command(workdir, name)
     self.name, self._pause = name, _FIRST_PAUSE
     self._start()
 
