@@ -165,7 +165,8 @@ class _Worker:
 
   def _open(self, step: int) -> Source | None:
     """A checkpoint's params; None: it was deleted meanwhile."""
-    if self._source and self._source.manifest["params_step"] == step:
+    of = {"params_step": step, "run": versions.run_id(self._workdir)}
+    if self._source and of.items() <= self._source.manifest.items():
       return self._source
     try:
       self._source = self._open_source(self._workdir, step)

@@ -91,6 +91,28 @@ def test_never_backwards(run):
   assert made(run) == [20]
 
 
+def test_a_run_that_began_anew_is_another_run(run, monkeypatch):
+  """Under a worker that knows the old one."""
+  naps, sleep = [], worker._Worker._sleep
+
+  def begin_anew(self, seconds):
+    naps.append(seconds)
+    if made(run) == [10] and len(naps) < 9:
+      shutil.rmtree(run / "checkpoints")
+      versions.start_over(run)
+      save(run, 10, toy.params(77))
+    sleep(self, seconds)
+
+  monkeypatch.setattr(worker._Worker, "_sleep", begin_anew)
+  naps[:] = range(7)  # so that it happens once
+  until_idle(run, wait_seconds=0.5)
+  (version,) = versions.list_versions(run)
+  found = versions.read_manifest(run, version)
+  assert found["run"] == versions.run_id(run)
+  new = versions.params_hash(toy.params(77)["embedder"])
+  assert found["params_hash"] == new
+
+
 def test_params_that_are_not_finite_are_never_published(run, capsys):
   until_idle(run)
   bad = toy.params(20)
