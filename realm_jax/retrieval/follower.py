@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from realm_jax import files, sharding
+from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, journal
 from realm_jax.retrieval import index as versions
@@ -174,14 +173,11 @@ class Follower(Refresher):
   ) -> tuple[Any, dict]:
     """Swaps in a loaded version."""
     block_emb, made = found
-    mesh = self.embedder.retrieval.mesh
-    placed = (
-      jnp.asarray(block_emb)
-      if mesh is None
-      else sharding.shard_rows(block_emb, mesh)
-    )
     fresh = Fresh(
-      placed, made["version"], made["params_step"], made["params_hash"]
+      self._place(block_emb),
+      made["version"],
+      made["params_step"],
+      made["params_hash"],
     )
     files.fail_point("swap")
     index, figures = self._swap(step, state, index, fresh, began, publish)

@@ -21,7 +21,7 @@ from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.refresh import BlockEmbedder, Index, empty_rows
-from realm_jax.sharding import replicate
+from realm_jax.sharding import replicate, shard_rows
 from realm_jax.types import Array, BlockTokens, Inputs
 
 _PROBE_K = 5  # blocks of a probe query that a swap is judged by
@@ -94,12 +94,26 @@ class Refresher:
     self._publish(index, params_hash, time.monotonic() - began)
     return index
 
-  def shell(self, params) -> Index:
-    """An index of the right shapes and places, to restore a saved one into."""
+  def shell(self, params, num_rows: int | None = None) -> Index:
+    """An index of the right shapes and places, to restore a saved one into.
+
+    Args:
+      params: of the run.
+      num_rows: of the one saved, where other devices wanted others; see `fit`.
+    """
     size = self.embedder.retrieval.embedder.config.retriever_proj_size
     rows = self.tokens.lens.shape[0]
-    empty = empty_rows(rows, size, jnp.float32, self.tokens.lens)
+    if num_rows in (None, rows):
+      empty = empty_rows(rows, size, jnp.float32, self.tokens.lens)
+    else:
+      empty = self._everywhere(np.zeros((num_rows, size), np.float32))
     return self._index(empty, params, 0)
+
+  def fit(self, index: Index) -> Index:
+    """An index that was restored, with the rows that these devices want."""
+    if index.block_emb.shape[0] == self.tokens.lens.shape[0]:
+      return index
+    return index.replace(block_emb=self._place(np.asarray(index.block_emb)))
 
   def go_on(self, step: int) -> None:
     """Before a start at a step: the journal loses what happens again."""
@@ -199,9 +213,21 @@ class Refresher:
   def _scalar(self, value: int) -> Array:
     """An int32 on every device, placed as a step leaves it: a value placed
     otherwise would have the whole step compiled anew."""
+    return self._everywhere(np.asarray(value, np.int32))
+
+  def _everywhere(self, value: np.ndarray) -> Array:
     mesh = self.embedder.retrieval.mesh
-    value = np.asarray(value, np.int32)
     return jnp.asarray(value) if mesh is None else replicate(value, mesh)
+
+  def _place(self, block_emb: np.ndarray) -> Array:
+    """The blocks' rows of [N, P] where the index has its own, and its padding."""
+    block_emb = block_emb[: self.embedder.retrieval.num_blocks]
+    padding = self.tokens.lens.shape[0] - len(block_emb)
+    block_emb = np.pad(block_emb, ((0, padding), (0, 0)))
+    mesh = self.embedder.retrieval.mesh
+    return (
+      jnp.asarray(block_emb) if mesh is None else shard_rows(block_emb, mesh)
+    )
 
   def _publish(self, index, params_hash, seconds):
     versions.publish_version(
@@ -276,6 +302,13 @@ class Interleaved(Refresher):
   def _index(self, block_emb, params, step) -> Index:
     index = super()._index(block_emb, params, step)
     return self._start_round(index, params, step)
+
+  def fit(self, index):
+    """As Refresher.fit; the round is made whole with its own params."""
+    if index.block_emb.shape[0] == self.tokens.lens.shape[0]:
+      return index
+    shadow = self.embedder.embed_all(index.shadow_params, self.tokens)
+    return super().fit(index).replace(shadow=shadow)
 
   def _start_round(self, index, params, step):
     """A fresh shadow, and a copy of the params that will fill it.

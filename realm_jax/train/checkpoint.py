@@ -31,6 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a second start in a workdir may give otherwise.
 _MAY_DIFFER = (
   "data.source_cache",
+  "mesh.data",
   "refresh.keep",
   "refresh.max_staleness_steps",
   "refresh.at_bound",
@@ -133,6 +134,10 @@ class Checkpoints:
   def meta(self, step: int) -> dict[str, Any]:
     """What was kept beside a checkpoint's arrays."""
     return _read_meta(self.path, step)
+
+  def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Names, such as "index/block_emb", and shapes of a checkpoint's arrays."""
+    return _saved_shapes(self.path / str(step))
 
   def restore(
     self, step: int, tree_like: Any, iterator: Iterator | None = None
@@ -297,9 +302,7 @@ def _as_free_as(array: jax.Array, like: Any) -> jax.Array:
 
 def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:
   """Compares names and shapes with those saved; Orbax would tell it at length."""
-  with ocp.PyTreeCheckpointer() as reader:
-    saved = _shapes(reader.metadata(checkpoint / "tree").item_metadata.tree)
-  wanted = _shapes(tree_like)
+  saved, wanted = _saved_shapes(checkpoint), _shapes(tree_like)
   for name in sorted(saved.keys() | wanted.keys()):
     if saved.get(name) != wanted.get(name):
       raise InputError(
@@ -307,6 +310,11 @@ def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:
         f" {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')}"
         " here; take the config it was saved with, or another workdir"
       )
+
+
+def _saved_shapes(checkpoint: pathlib.Path) -> dict[str, tuple[int, ...]]:
+  with ocp.PyTreeCheckpointer() as reader:
+    return _shapes(reader.metadata(checkpoint / "tree").item_metadata.tree)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

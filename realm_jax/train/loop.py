@@ -52,6 +52,7 @@ def train(
   max_in_flight: int = 8,
   refresh: Refresh | None = None,
   watch: Watch = lambda step, figures: {},
+  fit: Callable[[Any], Any] = lambda index: index,
   evaluators: Sequence[tuple[str, Evaluator]] = (),
   meta: Mapping[str, Any] | None = None,
   place_batch: Callable[[Any], Any] = jax.device_put,
@@ -80,6 +81,7 @@ def train(
       with and what happened. {} is nothing; anything else is written with the
       step's metrics, whatever log_every says. Where it raises TooOld, a
       checkpoint is saved first.
+    fit: makes a restored index one of these devices.
     watch: given a step and its figures when they are written; returns more.
     evaluators: (name, function) pairs; their figures are "name/metric".
     meta: kept in each checkpoint.
@@ -99,6 +101,7 @@ def train(
   if start:
     tree, _ = checkpoints.restore(start, tree, batches)
     note(f"{workdir}: going on from step {start}")
+    tree["index"] = fit(tree["index"])
   state, index = tree["state"], tree["index"]
   writer.truncate_after(start)
   flight = _Flight(

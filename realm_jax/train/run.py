@@ -234,9 +234,13 @@ def run_loop(
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
   checkpoint.open_run(workdir, config.to_dict())
   done = checkpoints.latest()
+  index, meta = None, {**corpus.meta, "devices": corpus.mesh.size}
   if done is not None:
-    check_same_data(workdir, checkpoints.meta(done), corpus)
-  index = _index_at(done, refresher, state, workdir) if refresher else None
+    held = checkpoints.meta(done)
+    check_same_data(workdir, held, corpus)
+    _say_other_devices(workdir, held.get("devices"), corpus.mesh.size)
+  if refresher:
+    index = _index_at(done, refresher, state, checkpoints, workdir)
   with contextlib.ExitStack() as stack:
     if refresher and config.refresh.supervise:
       seconds = config.refresh.block_seconds
@@ -256,11 +260,27 @@ def run_loop(
       eval_every=train.eval_every,
       checkpoint_every=train.checkpoint_every,
       max_in_flight=train.max_in_flight,
-      refresh=refresher,
-      **({"watch": refresher.watch} if refresher else {}),
+      **_of_index(refresher),
       evaluators=evaluators,
-      meta=corpus.meta,
+      meta=meta,
       place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
+    )
+
+
+def _of_index(refresher: Refresher | None) -> dict[str, Any]:
+  """What the loop is told of a run's index, if it has one."""
+  if refresher is None:
+    return {}
+  return {
+    "refresh": refresher, "watch": refresher.watch, "fit": refresher.fit,
+  }  # fmt: skip
+
+
+def _say_other_devices(workdir, before: int | None, now: int) -> None:
+  if before not in (None, now):
+    metrics.note(
+      f"{workdir}: was on {before} devices and goes on with {now}: the figures"
+      " are no longer those of one run bit for bit"
     )
 
 
@@ -268,6 +288,7 @@ def _index_at(
   step: int | None,
   refresher: Refresher,
   state: TrainState,
+  checkpoints: checkpoint.Checkpoints,
   workdir: str | pathlib.Path,
 ) -> refresh.Index:
   """Version 0, or the shell that the checkpoint's index is restored into.
@@ -288,4 +309,5 @@ def _index_at(
     versions.start_over(workdir)
     return refresher.first(state.params)
   refresher.go_on(step)
-  return refresher.shell(state.params)
+  num_rows = checkpoints.shapes(step).get("index/block_emb", (None,))[0]
+  return refresher.shell(state.params, num_rows)

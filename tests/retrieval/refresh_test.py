@@ -13,7 +13,7 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal, modes, refresh
 from realm_jax.retrieval.contract import Contract
-from realm_jax.train import step
+from realm_jax.train import checkpoint, step
 from realm_jax.train.state import TrainState
 from tests import tiny_realm as tiny
 
@@ -21,12 +21,14 @@ MANIFEST = {"tokenizer_hash": "t", "corpus_hash": "c", "template": "x"}
 TX = optax.sgd(0.05)
 
 
-def on_mesh(num_devices):
+def on_mesh(num_devices, slice_size=tiny.SLICE):
   """A mesh, the blocks' tokens on it, and their embedder."""
   mesh = sharding.make_mesh(num_devices)
-  tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), tiny.blocks())
+  rows = refresh.padded_rows(tiny.N, num_devices, slice_size)
+  blocks = tiny.blocks(num_rows=rows)
+  tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), blocks)
   embedder = refresh.BlockEmbedder(
-    tiny.retrieval(mesh), tiny.SLICE, num_devices
+    tiny.retrieval(mesh), slice_size, num_devices
   )
   return mesh, tokens, embedder
 
@@ -38,9 +40,9 @@ def contract(**changes):
   return Contract(**fields | changes)
 
 
-def start(workdir, mode, num_devices=1, **changes):
+def start(workdir, mode, num_devices=1, slice_size=tiny.SLICE, **changes):
   """A refresher with the state and the jitted step of a training run."""
-  mesh, tokens, embedder = on_mesh(num_devices)
+  mesh, tokens, embedder = on_mesh(num_devices, slice_size)
   refresher = modes.refresher_of(mode)(
     embedder,
     tokens,
@@ -183,6 +185,37 @@ def test_a_shell_holds_what_a_checkpoint_has(tmp_path, mode):
   ):
     assert (got.shape, got.dtype) == (want.shape, want.dtype)
     assert got.sharding.is_equivalent_to(want.sharding, got.ndim)
+
+
+@pytest.mark.parametrize(("saved_on", "now_on"), [(1, 8), (8, 2)])
+def test_an_index_goes_on_on_other_devices(tmp_path, saved_on, now_on):
+  """39, 48 and 42 rows for the same blocks; mid-way through a round."""
+  refresher, state, run = start(tmp_path / "a", "interleaved", saved_on, 3)
+  index, *_ = train(refresher, state, run, 4)
+  checkpoints = checkpoint.Checkpoints(tmp_path / "a")
+  checkpoints.save(4, {"index": index})
+  before = jax.device_get(index)
+
+  refresher, state, run = start(tmp_path / "a", "interleaved", now_on, 3)
+  num_rows = checkpoints.shapes(4)["index/block_emb"][0]
+  assert num_rows != refresher.tokens.lens.shape[0]
+  shell = refresher.shell(state.params, num_rows)
+  state = state.replace(step=state.step + 4)
+  restored = checkpoints.restore(4, {"index": shell})[0]["index"]
+  index = refresher.fit(restored)
+  np.testing.assert_array_equal(
+    index.block_emb[: tiny.N], before.block_emb[: tiny.N]
+  )
+  assert int(index.shadow_step) == 3
+  want = refresher.embedder.embed_all(before.shadow_params, refresher.tokens)
+  for step_number in (4, 5):
+    index, _ = refresher(step_number, state, index)
+    state, index, _ = run(state, index)
+  index, swap = refresher(6, state, index)
+  assert swap and int(index.params_step) == 3
+  np.testing.assert_allclose(
+    index.block_emb[: tiny.N], want[: tiny.N], rtol=1e-4, atol=1e-5
+  )
 
 
 def test_overlap_is_the_share_of_ids_in_both(tmp_path):
