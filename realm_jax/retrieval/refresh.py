@@ -22,7 +22,7 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.sharding import replicate
+from realm_jax.sharding import fetch, replicate
 from realm_jax.types import Array, BlockTokens, Inputs
 
 MODES = ("never", "inline", "interleaved")
@@ -143,7 +143,7 @@ def _embed_slice(embedder, params, tokens, out, i):
 def _empty_rows(num_rows, size, dtype, like):
   """Zeros [N, P] with the rows where those of `like` [N] are."""
   sharding = getattr(like, "sharding", None)
-  return jax.device_put(np.zeros((num_rows, size), dtype), sharding)
+  return jnp.zeros((num_rows, size), dtype, device=sharding)
 
 
 class Refresher:
@@ -238,8 +238,8 @@ class Refresher:
     else:
       params, made_at = index.shadow_params, int(index.shadow_step)
       fresh = index.shadow
-    before = np.asarray(self._probe_ids(state.params, index.block_emb))
-    after = np.asarray(self._probe_ids(state.params, fresh))
+    before = fetch(self._probe_ids(state.params, index.block_emb))
+    after = fetch(self._probe_ids(state.params, fresh))
     index = index.replace(
       block_emb=fresh,
       version=self._scalar(int(index.version) + 1),
@@ -289,15 +289,17 @@ class Refresher:
     versions.publish_version(
       self.workdir,
       int(index.version),
-      index.block_emb[: self.embedder.retrieval.num_blocks],
+      index.block_emb,
       {
         **self.manifest,
         "params_step": int(index.params_step),
         "params_hash": versions.params_hash(params),
         "seconds": seconds,
       },
+      num_rows=self.embedder.retrieval.num_blocks,
     )
-    versions.retain(self.workdir, self.keep, pinned=(int(index.version),))
+    if jax.process_index() == 0:
+      versions.retain(self.workdir, self.keep, pinned=(int(index.version),))
 
   def _search_probe(self, params, block_emb):
     retrieval = self.embedder.retrieval

@@ -9,10 +9,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
-from realm_jax import sharding
+from realm_jax import distributed, sharding
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
@@ -163,6 +164,14 @@ def start(
   return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
 
 
+def my_rows() -> dict[str, int]:
+  """Which rows of a batch this process reads: arguments of a batch iterator."""
+  return {
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+
+
 def run_loop(
   config: ConfigDict,
   workdir: str | pathlib.Path,
@@ -184,7 +193,7 @@ def run_loop(
   train = config.train
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
   checkpoint.open_run(workdir, config.to_dict())
-  done = checkpoints.latest()
+  done = distributed.by_process_0(checkpoints.latest)
   if done is not None:
     check_same_data(workdir, checkpoints.meta(done), corpus)
   index = _index_at(done, refresher, state, workdir) if refresher else None
@@ -229,7 +238,7 @@ def _index_at(
       " one: train in another workdir"
     )
   if step is None:
-    versions.start_over(workdir)
+    distributed.by_process_0(lambda: versions.start_over(workdir))
     return refresher.first(state.params)
-  journal.truncate_swaps(workdir, step)
+  distributed.by_process_0(lambda: journal.truncate_swaps(workdir, step))
   return refresher.shell(state.params)
