@@ -79,9 +79,12 @@ def _forward_signals(children: list[subprocess.Popen]) -> None:
 def _wait(children: list[subprocess.Popen], grace: float, logs: str) -> int:
   """The exit code of the first that failed, 0 if none did."""
   ended = queue.Queue()
-  for i, child in enumerate(children):
-    wait = lambda i=i, child=child: ended.put((i, child.wait()))
-    threading.Thread(target=wait, daemon=True).start()
+
+  def watch(i):
+    ended.put((i, children[i].wait()))
+
+  for i in range(len(children)):
+    threading.Thread(target=watch, args=[i], daemon=True).start()
   first, killer = 0, None
   for _ in children:
     process, code = ended.get()

@@ -25,8 +25,7 @@ ALLOWED = {
   "train": GROUND
   | {"distributed", "sharding", "data", "models", "retrieval", "plan"},
   "pretrained": GROUND | {"data", "models", "retrieval"},
-  "evals": GROUND
-  | {"sharding", "data", "models", "retrieval", "train.state"},
+  "evals": GROUND | {"sharding", "data", "models", "retrieval", "train.state"},
   "serve": GROUND
   | {"data", "models", "retrieval", "pretrained", "train.checkpoint"},
 }

@@ -250,16 +250,15 @@ class Refresher:
     if self.mode == "interleaved":
       index = self._start_round(index, state.params, step)
     overlap = _overlap(before, after)
-    journal.append_swap(
-      self.workdir,
-      {
-        "step": step,
-        "version": int(index.version),
-        "params_step": made_at,
-        "overlap": overlap,
-        "seconds": seconds,
-      },
-    )
+    swap = {
+      "step": step,
+      "version": int(index.version),
+      "params_step": made_at,
+      "overlap": overlap,
+      "seconds": seconds,
+    }
+    if jax.process_index() == 0:
+      journal.append_swap(self.workdir, swap)
     blocks = self.embedder.retrieval.num_blocks
     return index, {
       "swap_overlap": overlap,

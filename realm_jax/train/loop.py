@@ -216,11 +216,11 @@ class _StopSignals:
     return self._signal is not None
 
   def exit(self, step: int) -> None:
-    """Ends the process as the signal would have."""
+    """Ends the process: well for a scheduler, as a signal does for a person."""
     number = self._signal or signal.SIGTERM
     name = signal.Signals(number).name
     note(f"{name}: stopped after step {step}; the same command goes on there")
-    raise SystemExit(128 + number)
+    raise SystemExit(0 if number == signal.SIGTERM else 128 + number)
 
   def _take(self, number, frame) -> None:
     del frame
