@@ -10,12 +10,11 @@ effect, in swaps.jsonl: a run that follows that journal is the same bit for bit.
 import collections
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from realm_jax import files
+from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, journal
 from realm_jax.retrieval import index as versions
@@ -31,21 +30,14 @@ _SAY_SECONDS = 30.0  # between two lines about that
 class Follower(Refresher):
   """Swaps in the versions that workers publish, or those that a journal names.
 
-  As Refresher. In a job of several processes `decide` has one of them answer
-  for all: it takes a function and returns what the first process got of it.
+  As Refresher. In a job of several processes the first decides for all.
 
   Raises:
     InputError: the journal to replay names a version that is not there.
   """
 
-  def __init__(
-    self,
-    *args,
-    decide: Callable[[Callable[[], Any]], Any] = lambda look: look(),
-    **kwargs,
-  ):
+  def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)
-    self._decide = decide
     self._workers = heartbeat.Watch(self.workdir)
     self._loading: Loading | None = None
     self._settled: set[int] = set()  # versions not to look at again
@@ -126,11 +118,11 @@ class Follower(Refresher):
   def _look(self, step: int, least: int) -> tuple[np.ndarray, dict] | None:
     """The newest version of params from `least` to `step`, once it is loaded."""
     if self._loading is None:
-      version = self._decide(lambda: self._newest(step, least))
+      version = distributed.by_process_0(lambda: self._newest(step, least))
       if version is None:
         return None
       self._loading = self._load(self._source, version)
-    if not self._decide(self._loading.rows.done):
+    if not distributed.by_process_0(self._loading.rows.done):
       return None
     loading, self._loading = self._loading, None
     try:
@@ -230,8 +222,8 @@ class Follower(Refresher):
       "params_hash": versions.params_hash(params),
       "seconds": time.monotonic() - began,
     }
-    rows = block_emb[: self.embedder.retrieval.num_blocks]
-    version = versions.publish_next(self.workdir, rows, made)
+    num_rows = self.embedder.retrieval.num_blocks
+    version = versions.publish_next(self.workdir, block_emb, made, num_rows)
     fresh = Fresh(block_emb, version, step, made["params_hash"])
     index, figures = self._swap(step, state, index, fresh, began, publish=False)
     self._now_is(fresh)
@@ -244,7 +236,7 @@ class Follower(Refresher):
     said = time.monotonic()
     while (found := self._look(step, least)) is None:
       now = time.monotonic()
-      if self._decide(lambda now=now: now > end or told_to_stop()):
+      if distributed.by_process_0(lambda now=now: now > end or told_to_stop()):
         raise TooOld(
           f"{self._how_late(step)} and no newer one has come in"
           f" refresh.block_seconds={self.contract.block_seconds:g}; workers:"

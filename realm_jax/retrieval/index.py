@@ -13,13 +13,13 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from realm_jax import files
+from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval import manifest as manifests
 from realm_jax.retrieval import rows, vectors
@@ -37,17 +37,19 @@ def publish_version(
   block_emb: Array,
   manifest: dict[str, Any],
   replace: bool = True,
+  num_rows: int | None = None,
 ) -> pathlib.Path:
   """Writes one index version; it appears complete or not at all.
 
   Args:
     run_dir: the run's directory.
     version: its number, >= 0.
-    block_emb: [N, P] NumPy or JAX array. A sharded one is gathered to this
-      host first; one that spans several hosts is not supported.
+    block_emb: [N, P] NumPy or JAX array. If its rows are sharded, each process
+      writes those it has, a shard at a time, and all have to call this.
     manifest: the values of manifest.KEYS, but for version, dtype and shape.
     replace: whether it takes the place of a version of the same number, as a
       resumed run needs it.
+    num_rows: how many rows, from the first on, are the index; None for all.
 
   Returns:
     The version's directory.
@@ -56,16 +58,17 @@ def publish_version(
     InputError: no space left on the disk.
     FileExistsError: the number is taken.
   """
-  block_emb = np.asarray(block_emb)  # [N, P]
   path = version_path(run_dir, version)
+  n = block_emb.shape[0] if num_rows is None else num_rows
+  shape = (n, block_emb.shape[1])
+  if jax.process_index():
+    tmp = pathlib.Path(distributed.by_process_0(str))
+    _write_rows(tmp / ROWS, block_emb, shape)
+    return path
   with files.atomic_publish(path, replace) as tmp:
     tmp.mkdir()
-    chunk_rows = _CHUNK_BYTES // max(1, block_emb[:1].nbytes)
-    chunk_rows = max(1, min(chunk_rows, len(block_emb)))
-    store = rows.create(
-      tmp / ROWS, block_emb.shape, block_emb.dtype, chunk_rows
-    )
-    rows.write(tmp / ROWS, store, 0, block_emb)
+    distributed.by_process_0(lambda: str(tmp))
+    _write_rows(tmp / ROWS, block_emb, shape)
     files.fail_point("index_manifest")
     manifests.write(
       tmp,
@@ -73,24 +76,57 @@ def publish_version(
       | {
         "version": int(version),
         "dtype": str(block_emb.dtype),
-        "shape": list(block_emb.shape),
+        "shape": list(shape),
       },
     )
   return path
 
 
 def publish_next(
-  run_dir: str | os.PathLike, block_emb: Array, manifest: dict[str, Any]
+  run_dir: str | os.PathLike,
+  block_emb: Array,
+  manifest: dict[str, Any],
+  num_rows: int | None = None,
 ) -> int:
   """As publish_version, under the next free number, which is returned.
 
   Of several publishers each gets a number of its own.
   """
   while True:
-    version = next_version(run_dir)
-    with contextlib.suppress(FileExistsError):
-      publish_version(run_dir, version, block_emb, manifest, replace=False)
+    version = distributed.by_process_0(lambda: next_version(run_dir))
+    taken = False
+    try:
+      publish_version(run_dir, version, block_emb, manifest, False, num_rows)
+    except FileExistsError:
+      taken = True
+    if not distributed.by_process_0(lambda taken=taken: taken):
       return version
+
+
+def _write_rows(path, block_emb, shape) -> None:
+  """Writes the rows that are here; returns when all processes have.
+
+  Where two shards, or processes, share a chunk, TensorStore adds to what is
+  there under a lock.
+  """
+  n, size = shape
+  chunk_rows = _CHUNK_BYTES // max(1, size * block_emb.dtype.itemsize)
+  chunk_rows = max(1, min(chunk_rows, n))
+  store = rows.create(path, shape, block_emb.dtype, chunk_rows)
+  for first, part in _parts(block_emb):
+    if first < n:
+      rows.write(path, store, first, np.asarray(part)[: n - first])
+  distributed.wait_for_all()
+
+
+def _parts(block_emb) -> Iterator[tuple[int, Array]]:
+  """The first row and the rows of each shard that is this process's to write."""
+  if not isinstance(block_emb, jax.Array):
+    yield 0, block_emb
+    return
+  for shard in block_emb.addressable_shards:
+    if shard.replica_id == 0:
+      yield shard.index[0].start or 0, shard.data
 
 
 def list_versions(run_dir: str | os.PathLike) -> list[int]:

@@ -132,4 +132,4 @@ def _embed_slice(embedder, params, tokens, out, i):
 def empty_rows(num_rows, size, dtype, like):
   """Zeros [N, P] with the rows where those of `like` [N] are."""
   sharding = getattr(like, "sharding", None)
-  return jax.device_put(np.zeros((num_rows, size), dtype), sharding)
+  return jnp.zeros((num_rows, size), dtype, device=sharding)

@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realm_jax import distributed
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.refresh import BlockEmbedder, Index, empty_rows
-from realm_jax.sharding import replicate, shard_rows
+from realm_jax.sharding import fetch, replicate, shard_rows
 from realm_jax.types import Array, BlockTokens, Inputs
 
 _PROBE_K = 5  # blocks of a probe query that a swap is judged by
@@ -113,11 +114,11 @@ class Refresher:
     """An index that was restored, with the rows that these devices want."""
     if index.block_emb.shape[0] == self.tokens.lens.shape[0]:
       return index
-    return index.replace(block_emb=self._place(np.asarray(index.block_emb)))
+    return index.replace(block_emb=self._place(fetch(index.block_emb)))
 
   def go_on(self, step: int) -> None:
     """Before a start at a step: the journal loses what happens again."""
-    journal.truncate_swaps(self.workdir, step)
+    distributed.by_process_0(lambda: journal.truncate_swaps(self.workdir, step))
 
   def __call__(
     self,
@@ -183,8 +184,8 @@ class Refresher:
     self, step, state, index, fresh: Fresh, began: float, publish: bool = True
   ) -> tuple[Index, dict]:
     """Puts a version in the index's place and writes it down."""
-    before = np.asarray(self._probe_ids(state.params, index.block_emb))
-    after = np.asarray(self._probe_ids(state.params, fresh.block_emb))
+    before = fetch(self._probe_ids(state.params, index.block_emb))
+    after = fetch(self._probe_ids(state.params, fresh.block_emb))
     index = index.replace(
       block_emb=fresh.block_emb,
       version=self._scalar(fresh.version),
@@ -208,7 +209,7 @@ class Refresher:
     return index, {"swap_overlap": overlap, "refresh_seconds": seconds}
 
   def _write_down(self, swap: dict[str, Any]) -> None:
-    journal.append_swap(self.workdir, swap)
+    distributed.by_process_0(lambda: journal.append_swap(self.workdir, swap))
 
   def _scalar(self, value: int) -> Array:
     """An int32 on every device, placed as a step leaves it: a value placed
@@ -233,18 +234,21 @@ class Refresher:
     versions.publish_version(
       self.workdir,
       int(index.version),
-      index.block_emb[: self.embedder.retrieval.num_blocks],
+      index.block_emb,
       {
         **self.manifest,
         "params_step": int(index.params_step),
         "params_hash": params_hash,
         "seconds": seconds,
       },
+      num_rows=self.embedder.retrieval.num_blocks,
     )
     self._retain(int(index.version))
 
   def _retain(self, version: int) -> None:
     """Deletes old versions, but those that a resume would swap in again."""
+    if jax.process_index():
+      return
     swaps = journal.read_swaps(self.workdir)
     since = self._oldest_checkpoint()
     needed = {s["version"] for s in swaps if s["step"] >= since}

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from grain import checkpoint as grain_checkpoint
 
 from realm_jax import files
 from realm_jax.config import InputError
@@ -90,7 +89,8 @@ class Checkpoints:
     Args:
       step: steps done, the checkpoint's name.
       tree: pytree of arrays, {"state": ..., "index": ...}.
-      iterator: Grain iterator whose position is saved.
+      iterator: Grain iterator whose position is saved: the same in every
+        process.
       meta: anything JSON can hold.
 
     Raises:
@@ -102,7 +102,7 @@ class Checkpoints:
       "meta": ocp.args.JsonSave({"step": step, **(meta or {})}),
     }
     if iterator is not None:
-      items["batches"] = grain_checkpoint.CheckpointSave(iterator)
+      items["batches"] = ocp.args.JsonSave(iterator.get_state())
     self._remove_unsealed()  # what a killed save has left
     self._saving = step
     with self._disk_full_in_one_line():
@@ -163,10 +163,12 @@ class Checkpoints:
       "meta": ocp.args.JsonRestore(),
     }
     if iterator is not None:
-      items["batches"] = grain_checkpoint.CheckpointRestore(iterator)
+      items["batches"] = ocp.args.JsonRestore()
     read = self._checkpointer.restore(
       self.path / str(step), args=ocp.args.Composite(**items)
     )
+    if iterator is not None:
+      iterator.set_state(read["batches"])
     tree = jax.tree.map(_as_free_as, read["tree"], tree_like)
     return tree, read["meta"]
 

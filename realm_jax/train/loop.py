@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from realm_jax import files
+from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval.contract import TooOld
 from realm_jax.train.checkpoint import Checkpoints
@@ -95,7 +95,7 @@ def train(
       or the index is too old.
     SystemExit: asked to stop by SIGTERM or SIGINT, after a checkpoint.
   """
-  start = checkpoints.latest() or 0
+  start = distributed.by_process_0(checkpoints.latest) or 0
   _check_not_past(start, num_steps, workdir)
   tree = {"state": state, "index": index}
   if start:
@@ -113,7 +113,11 @@ def train(
     tree = {"state": state, "index": index}
     checkpoints.save(step, tree, batches, meta)
 
-  with Progress(start, num_steps) as progress, _StopSignals() as stop_asked:
+  with (
+    Progress(start, num_steps) as progress,
+    _StopSignals() as stop_asked,
+    jax.thread_guard(jax.process_count() > 1),
+  ):
     for step in range(start + 1, num_steps + 1):
       files.fail_point(f"train_step_{step}")
       events = {}
@@ -121,7 +125,7 @@ def train(
         try:
           index, events = refresh(step - 1, state, index, stop_asked.told)
         except TooOld:
-          if checkpoints.latest() != step - 1:
+          if distributed.by_process_0(checkpoints.latest) != step - 1:
             save(step - 1, state, index)
           checkpoints.wait()
           if stop_asked.told():
@@ -132,7 +136,7 @@ def train(
         state, index, scalars = step_fn(state, index, placed)
       flight.add(step, batch.example_ids, scalars, events, input_seconds)
 
-      last, stopping = step == num_steps, stop_asked(step)
+      last, stopping = step == num_steps, stop_asked(step - start)
       if last or _due(step, eval_every):
         flight.drain()
         _evaluate(step, evaluators, state, index, writer)
@@ -230,13 +234,17 @@ class _StopSignals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
-  def __call__(self, step: int) -> bool:
+  def __call__(self, steps: int) -> bool:
+    """Whether to stop after this start's steps-th step; asked at each.
+
+    Counted from 1: before the first step JAX's notifier agrees on number 1.
+    """
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(steps)
     return self.told()
 
   def told(self) -> bool:
-    """Whether a signal has come to this process."""
+    """Whether a signal has come to this process; of a job's, JAX takes them."""
     return self._signal is not None
 
   def exit(self, step: int) -> None:

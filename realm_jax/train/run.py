@@ -10,10 +10,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
-from realm_jax import sharding
+from realm_jax import distributed, sharding
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
@@ -212,6 +213,14 @@ def start(
   return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
 
 
+def my_rows() -> dict[str, int]:
+  """Which rows of a batch this process reads: arguments of a batch iterator."""
+  return {
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+
+
 def run_loop(
   config: ConfigDict,
   workdir: str | pathlib.Path,
@@ -233,7 +242,7 @@ def run_loop(
   train = config.train
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
   checkpoint.open_run(workdir, config.to_dict())
-  done = checkpoints.latest()
+  done = distributed.by_process_0(checkpoints.latest)
   index, meta = None, {**corpus.meta, "devices": corpus.mesh.size}
   if done is not None:
     held = checkpoints.meta(done)
@@ -242,7 +251,7 @@ def run_loop(
   if refresher:
     index = _index_at(done, refresher, state, checkpoints, workdir)
   with contextlib.ExitStack() as stack:
-    if refresher and config.refresh.supervise:
+    if refresher and config.refresh.supervise and jax.process_index() == 0:
       seconds = config.refresh.block_seconds
       stack.enter_context(
         supervise.workers(workdir, config.refresh.supervise, seconds)
@@ -306,7 +315,7 @@ def _index_at(
       " one: train in another workdir"
     )
   if step is None:
-    versions.start_over(workdir)
+    distributed.by_process_0(lambda: versions.start_over(workdir))
     return refresher.first(state.params)
   refresher.go_on(step)
   num_rows = checkpoints.shapes(step).get("index/block_emb", (None,))[0]
