@@ -158,7 +158,7 @@ class Follower(Refresher):
     )
 
   def _load(self, run_dir: pathlib.Path, version: int) -> Loading:
-    return Loading(run_dir, version, self._expect(), self.tokens.lens.shape[0])
+    return Loading(run_dir, version, self._expect())
 
   def _take(
     self, step, state, index, found, began, publish: bool = False

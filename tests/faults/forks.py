@@ -70,6 +70,7 @@ class Server:
     """Forks a process that calls toy.function(*args, **kwargs)."""
     self._count += 1
     log = self._folder / f"{self._count}-{function}.log"
+    log.touch()
     pid = self.ask(
       {"call": [function, list(map(str, args)), kwargs], "log": str(log),
        "env": {"REALM_FAIL_AT": fail_at}}
