@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -106,27 +106,36 @@ def publish_next(
 def _write_rows(path, block_emb, shape) -> None:
   """Writes the rows that are here; returns when all processes have.
 
-  Where two shards, or processes, share a chunk, TensorStore adds to what is
-  there under a lock.
+  Each shard has chunks of its own, so no two processes write to one file.
   """
   n, size = shape
-  chunk_rows = _CHUNK_BYTES // max(1, size * block_emb.dtype.itemsize)
-  chunk_rows = max(1, min(chunk_rows, n))
+  parts, rows_of_part = _parts(block_emb)
+  most = _CHUNK_BYTES // max(1, size * block_emb.dtype.itemsize)
+  chunk_rows = max(1, min(most, n))
+  if rows_of_part < n:
+    chunk_rows = _largest_divisor(rows_of_part, most)
   store = rows.create(path, shape, block_emb.dtype, chunk_rows)
-  for first, part in _parts(block_emb):
+  for first, part in parts:
     if first < n:
       rows.write(path, store, first, np.asarray(part)[: n - first])
   distributed.wait_for_all()
 
 
-def _parts(block_emb) -> Iterator[tuple[int, Array]]:
-  """The first row and the rows of each shard that is this process's to write."""
+def _parts(block_emb) -> tuple[list[tuple[int, Array]], int]:
+  """(first row, rows) of the shards that this process has to write, and how
+  many rows a shard has."""
   if not isinstance(block_emb, jax.Array):
-    yield 0, block_emb
-    return
-  for shard in block_emb.addressable_shards:
-    if shard.replica_id == 0:
-      yield shard.index[0].start or 0, shard.data
+    return [(0, block_emb)], len(block_emb)
+  parts = [
+    (shard.index[0].start or 0, shard.data)
+    for shard in block_emb.addressable_shards
+    if shard.replica_id == 0
+  ]
+  return parts, block_emb.sharding.shard_shape(block_emb.shape)[0]
+
+
+def _largest_divisor(number: int, most: int) -> int:
+  return next(d for d in range(min(most, number), 0, -1) if number % d == 0)
 
 
 def list_versions(run_dir: str | os.PathLike) -> list[int]:

@@ -18,7 +18,6 @@ from flax import struct
 
 from experiments import command
 from realm_jax import distributed, sharding
-from realm_jax.config import InputError
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
 
@@ -35,7 +34,6 @@ DEFAULTS = {
   "signal_at": 0,  # step at whose input the process signals itself
   "signal": int(signal.SIGTERM),
   "pause": 0.0,  # seconds before each step
-  "bad_process": -1,  # it has an error at the door
 }
 BATCH, WIDTH = 8, 5
 
@@ -141,8 +139,6 @@ def run(workdir, batches=None, place=None, **changes):
   """Trains; returns the last state."""
   options = {**DEFAULTS, **changes}
   checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
-  if jax.process_index() == options["bad_process"]:
-    raise InputError("bad_process: no such thing here")
   mesh = sharding.make_mesh()
   tx = optimizer.bert_adam(
     0.05, 3, 40, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.01, clip_norm=1.0
