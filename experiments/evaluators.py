@@ -33,7 +33,7 @@ def of_pretraining(opened):
     opened.realm,
     opened.tokens,
     batches,
-    lambda batch: sharding.shard_batch(batch, corpus.mesh),
+    lambda batch: sharding.shard_whole_batch(batch, corpus.mesh),
   )
   return [("dev", evaluate)]
 
