@@ -50,7 +50,7 @@ def train(
   eval_every: int,
   checkpoint_every: int,
   max_in_flight: int = 8,
-  refresh: Refresh | None = None,
+  refresh: Refresh = lambda step, state, index, told: (index, {}),
   watch: Watch = lambda step, figures: {},
   fit: Callable[[Any], Any] = lambda index: index,
   evaluators: Sequence[tuple[str, Evaluator]] = (),
@@ -97,12 +97,11 @@ def train(
   """
   start = distributed.by_process_0(checkpoints.latest) or 0
   _check_not_past(start, num_steps, workdir)
-  tree = {"state": state, "index": index}
   if start:
+    tree = {"state": state, "index": index}
     tree, _ = checkpoints.restore(start, tree, batches)
+    state, index = tree["state"], fit(tree["index"])
     note(f"{workdir}: going on from step {start}")
-    tree["index"] = fit(tree["index"])
-  state, index = tree["state"], tree["index"]
   writer.truncate_after(start)
   flight = _Flight(
     max_in_flight, log_every, num_steps, checkpoints, writer, watch
@@ -110,8 +109,9 @@ def train(
 
   def save(step, state, index):
     flight.drain()  # nothing that came of a bad loss is saved
-    tree = {"state": state, "index": index}
-    checkpoints.save(step, tree, batches, meta)
+    if distributed.by_process_0(checkpoints.latest) != step:
+      tree = {"state": state, "index": index}
+      checkpoints.save(step, tree, batches, meta)
 
   with (
     Progress(start, num_steps) as progress,
@@ -120,17 +120,12 @@ def train(
   ):
     for step in range(start + 1, num_steps + 1):
       files.fail_point(f"train_step_{step}")
-      events = {}
-      if refresh is not None:
-        try:
-          index, events = refresh(step - 1, state, index, stop_asked.told)
-        except TooOld:
-          if distributed.by_process_0(checkpoints.latest) != step - 1:
-            save(step - 1, state, index)
-          checkpoints.wait()
-          if stop_asked.told():
-            stop_asked.exit(step - 1)
-          raise
+      try:
+        index, events = refresh(step - 1, state, index, stop_asked.told)
+      except TooOld:
+        save(step - 1, state, index)
+        stop_asked.exit_if_told(step - 1, checkpoints)
+        raise
       batch, placed, input_seconds = _next_batch(batches, step, place_batch)
       with jax.transfer_guard_host_to_device("disallow"):
         state, index, scalars = step_fn(state, index, placed)
@@ -144,8 +139,7 @@ def train(
         save(step, state, index)
       progress.update(flight.landed, flight.figures)
       if stopping:
-        checkpoints.wait()
-        stop_asked.exit(step)
+        stop_asked.exit(step, checkpoints)
   checkpoints.wait()
   return state, index
 
@@ -247,8 +241,15 @@ class _StopSignals:
     """Whether a signal has come to this process; of a job's, JAX takes them."""
     return self._signal is not None
 
-  def exit(self, step: int) -> None:
+  def exit_if_told(self, step: int, checkpoints: Checkpoints) -> None:
+    """Ends the process if a signal has come; in any case all is saved."""
+    checkpoints.wait()
+    if self.told():
+      self.exit(step, checkpoints)
+
+  def exit(self, step: int, checkpoints: Checkpoints) -> None:
     """Ends the process: well for a scheduler, as a signal does for a person."""
+    checkpoints.wait()
     number = self._signal or signal.SIGTERM
     name = signal.Signals(number).name
     note(f"{name}: stopped after step {step}; the same command goes on there")
