@@ -1,7 +1,7 @@
 """Models and numbers of the reference, and how ours are compared with them.
 
 tests/oracle wrote them. REALM_ORACLES names another directory of such
-checkpoints than the small ones that lie here. Each model's calls are compiled
+checkpoints than the small ones that lie here (pytest -m "" takes them all). Each model's calls are compiled
 as one program: that is what the tests' time goes into.
 """
 
@@ -23,7 +23,12 @@ SEQUENCES = ("input_ids", "attention_mask", "token_type_ids")
 LOSSES = ("loss", "retriever_loss", "reader_loss")
 SCORE = "relevance_score"
 
-each = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+# All but the first take the same ways through the code: every night.
+each = pytest.mark.parametrize(
+  "path",
+  [PATHS[0], *(pytest.param(p, marks=pytest.mark.nightly) for p in PATHS[1:])],
+  ids=lambda p: p.name,
+)
 
 
 @functools.cache

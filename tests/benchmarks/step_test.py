@@ -29,6 +29,7 @@ def measured(tmp_path_factory):
   return step.measure(config, folder, rounds=2)
 
 
+@pytest.mark.nightly
 def test_counts_are_the_compilers(measured):
   """The compiler adds what is no product: a few per cent at larger sizes."""
   for name in ("embed candidates", "encoder layers", "MLM head"):
@@ -40,6 +41,7 @@ def test_counts_are_the_compilers(measured):
   assert more / by_compiler == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.nightly
 def test_what_is_measured(measured):
   assert set(measured.seconds) == {*_PARTS, "step", "everywhere", "peak"}
   assert all(s.shape == (2,) and s.min() > 0 for s in measured.seconds.values())
@@ -47,6 +49,7 @@ def test_what_is_measured(measured):
   assert all(0 < share < 1 for share in measured.padding.values())
 
 
+@pytest.mark.nightly
 def test_the_table(measured):
   lines = step.report(measured).splitlines()
   assert "B=4 K=4 Q=24 C=32 L=40 M=5 N=40 V=1024" in lines[0]

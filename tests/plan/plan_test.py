@@ -123,7 +123,7 @@ def test_the_parts_make_up_the_step(module, make):
 @pytest.mark.parametrize(
   "module, make, devices",
   [
-    (ict, train_ict.program, 8),
+    pytest.param(ict, train_ict.program, 8, marks=pytest.mark.nightly),
     (pretrain, train_pretrain.program, 1),
   ],
 )
