@@ -1,8 +1,9 @@
 """Models and numbers of the reference, and how ours are compared with them.
 
 tests/oracle wrote them. REALM_ORACLES names another directory of such
-checkpoints than the small ones that lie here (pytest -m "" takes them all). Each model's calls are compiled
-as one program: that is what the tests' time goes into.
+checkpoints than the small ones that lie here (pytest -m "" takes them all).
+Each model's calls are compiled as one program: that is what the tests' time
+goes into.
 """
 
 import functools
