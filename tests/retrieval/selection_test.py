@@ -13,7 +13,7 @@ from realm_jax.retrieval import selection
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch):
-  monkeypatch.setattr(selection, "_MANY", 2)
+  monkeypatch.setattr(selection, "MANY", 2)
 
 
 @functools.cache
