@@ -139,7 +139,7 @@ def _articles(workdir, number, count):
   store = build_index.open_source(workdir).store
   for i in range(count):
     block = (number * count + i) % len(store)
-    text = store.text(block)[::1]
+    text = store.text(block)
     article = {"id": f"new-{number}-{i}", "title": store.title(block)}
     yield json.dumps(article | {"text": text}) + "\n"
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import Realm
+from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, PretrainBatch

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import ict
 from realm_jax.data import prepare
-from realm_jax.train import checkpoint, run
+from realm_jax.train import checkpoint, run, warm_start
+from realm_jax.train.corpus import open_corpus
 
 _NUM_ARTICLES = 10_000  # where config.data.max_articles does not say
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -75,12 +76,12 @@ def make_run(
     workdir: the run's directory.
     steps: of the checkpoints; each has other params.
   """
-  corpus = run.open_corpus(config, workdir)
+  corpus = open_corpus(config, workdir)
   embedder = run.make_retrieval(config, corpus).embedder
   words = np.zeros((1, config.block_len), np.int32)
   checkpoint.open_run(workdir, config.to_dict())
   checkpoints = checkpoint.Checkpoints(workdir, keep=len(steps))
-  init = jax.jit(run.init_fn(embedder, words))
+  init = jax.jit(warm_start.init_fn(embedder, words))
   params = init(jax.random.key(config.seed))
   for step in steps:
     changed = jax.tree.map(lambda x, s=step: x * (1 + 1e-3 * s), params)

@@ -28,7 +28,9 @@ ALLOWED = {
   | {"data", "models", "retrieval", "pretrained", "train.checkpoint"},
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
+  "realm_jax.train.corpus",
   "realm_jax.train.run",
+  "realm_jax.train.warm_start",
   "realm_jax.train.build_index",
   "realm_jax.train.ict",
   "realm_jax.train.pretrain",

@@ -12,7 +12,9 @@ from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.realm import Realm
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import BlockTokens, Inputs, PretrainBatch, QaBatch
 
 SPECIALS = Specials(pad=0, cls=2, sep=3, mask=4)

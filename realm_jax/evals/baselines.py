@@ -25,7 +25,8 @@ from realm_jax.evals.qa import (
 )
 from realm_jax.retrieval import evidence
 from realm_jax.retrieval.evidence import Answer, Evidence
-from realm_jax.retrieval.forward import OpenQa, Realm
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.realm import Realm
 from realm_jax.types import Array, BlockTokens
 
 _REGEX_LENS = (1, 2, 3)  # masks tried where an answer's length isn't known

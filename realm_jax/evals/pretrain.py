@@ -20,7 +20,7 @@ from realm_jax.evals import retrieval
 from realm_jax.evals.exact_match import mean_and_se
 from realm_jax.models import objective
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import Realm
+from realm_jax.retrieval.realm import Realm
 from realm_jax.types import Array, BlockTokens, PretrainBatch
 
 _SEARCHED = max(retrieval.CUTOFFS)

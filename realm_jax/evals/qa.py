@@ -20,7 +20,8 @@ from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.evals import exact_match, retrieval
 from realm_jax.evals.exact_match import Prediction, mean_and_se
 from realm_jax.retrieval import evidence
-from realm_jax.retrieval.forward import OpenQa, Retrieval
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import Array, BlockTokens, QaBatch
 
 NUM_FOUND = max(retrieval.CUTOFFS)

@@ -16,7 +16,8 @@ from flax import struct
 
 from realm_jax.models.objective import candidate_log_probs
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import OpenQa, QaOutput, Realm
+from realm_jax.retrieval.open_qa import OpenQa, QaOutput
+from realm_jax.retrieval.realm import Realm
 from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from realm_jax import sharding
 from realm_jax.data.packing import NUM_SPECIALS
-from realm_jax.retrieval.forward import Retrieval
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import BlockTokens
 
 _WIDTHS = 8  # at the most: each costs a compilation

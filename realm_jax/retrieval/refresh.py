@@ -21,7 +21,7 @@ from flax import struct
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
-from realm_jax.retrieval.forward import Retrieval
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.sharding import replicate
 from realm_jax.types import Array, BlockTokens, Inputs
 

@@ -19,8 +19,10 @@ from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval import manifest
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, padded_rows
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.serve import versions
 from realm_jax.train import checkpoint
 from realm_jax.types import BlockTokens

@@ -22,6 +22,7 @@ from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import rows, staging, vectors
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import checkpoint, run
+from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 
 _SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
@@ -131,9 +132,9 @@ def open_source(workdir: str | pathlib.Path) -> Source:
     InputError: no run, no data, or parts that don't belong together.
   """
   config = ConfigDict(checkpoint.read_run(workdir))
-  corpus = run.open_corpus(config, workdir)
+  corpus = open_corpus(config, workdir)
   params, meta, step = checkpoint.restore_params(workdir)
-  run.check_same_data(workdir, meta, corpus)
+  check_same_data(workdir, meta, corpus)
   blocks = versions.newest_blocks(workdir)
   store = BlockStore(blocks) if blocks else corpus.store
   buckets = LengthBuckets(

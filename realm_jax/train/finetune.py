@@ -19,9 +19,10 @@ from realm_jax.models import bert
 from realm_jax.models.reader import RealmReader
 from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import OpenQa
+from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step
+from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, QaBatch
 
@@ -38,7 +39,7 @@ class Finetuning:
   """
 
   config: ConfigDict
-  corpus: run.Corpus
+  corpus: Corpus
   open_qa: OpenQa
   tokens: BlockTokens
 
@@ -51,7 +52,7 @@ def open_finetuning(
   Raises:
     InputError: a mistake in config or data.
   """
-  corpus = run.open_corpus(config, workdir)
+  corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
   shapes.check_fits(program(config, corpus))
   open_qa = _make_open_qa(config, corpus)
@@ -94,7 +95,9 @@ def finetune(
   opened = open_finetuning(config, workdir)
   corpus, tokens = opened.corpus, opened.tokens
   open_qa = run.unpadded(opened.open_qa, config)
-  state, tx = run.start(_init_params(opened), config, corpus)
+  init_fns = _init_fns(config, opened.open_qa)
+  params = warm_start.init_params(init_fns, config, corpus)
+  state, tx = run.start(params, config, corpus)
   refresher = run.make_refresher(
     config,
     workdir,
@@ -123,41 +126,12 @@ def finetune(
   )
 
 
-def _init_params(opened: Finetuning) -> dict:
-  """Fresh params, or those of the runs that config.init names.
-
-  The reader starts from the body of a pre-trained encoder; its span head is
-  new.
-  """
-  config, corpus = opened.config, opened.corpus
-  init_fns = _init_fns(config, opened.open_qa)
-  init, seed = config.init, config.seed
-  return {
-    "embedder": run.warm_start(
-      init_fns["embedder"],
-      seed,
-      "init.embedder",
-      init.embedder,
-      corpus,
-      ("embedder",),
-    ),
-    "reader": run.warm_start(
-      init_fns["reader"],
-      seed + 1,
-      "init.encoder",
-      init.encoder,
-      corpus,
-      ("reader", "encoder"),
-    ),
-  }
-
-
-def _init_fns(config, open_qa) -> dict[str, run.InitFn]:
+def _init_fns(config, open_qa) -> dict[str, warm_start.InitFn]:
   query = np.zeros((1, config.query_len), np.int32)
   joint = np.zeros((1, config.joint_len), np.int32)
   return {
-    "embedder": run.init_fn(open_qa.retrieval.embedder, query),
-    "reader": run.init_fn(
+    "embedder": warm_start.init_fn(open_qa.retrieval.embedder, query),
+    "reader": warm_start.init_fn(
       open_qa.reader,
       bert.make_inputs(joint),
       np.ones_like(joint),
@@ -202,13 +176,13 @@ def program(config: ConfigDict, corpus) -> Program:
 
   Args:
     config: configs/finetune.py.
-    corpus: run.Corpus or shapes.PlannedCorpus.
+    corpus: Corpus or shapes.PlannedCorpus.
   """
   device = shapes.Device.of(config, corpus)
   exact = _make_open_qa(config, device.corpus)
   open_qa = run.unpadded(exact, config)
   retrieval, tokens = open_qa.retrieval, device.tokens
-  state = device.state(run.init_shapes(_init_fns(config, open_qa)))
+  state = device.state(warm_start.init_shapes(_init_fns(config, open_qa)))
   params, b = state.params, device.batch_size
   batch = QaBatch(
     question=shapes.inputs(b, config.query_len),

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from realm_jax.data import input_pipeline
 from realm_jax.models import objective
 from realm_jax.plan.plan import Part, Program
-from realm_jax.retrieval.forward import Fill, Retrieval
-from realm_jax.train import run, shapes, step
+from realm_jax.retrieval.retrieve import Fill, Retrieval
+from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train.corpus import open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import IctBatch
 
@@ -26,7 +27,7 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   Raises:
     InputError: a mistake in config, data or workdir.
   """
-  corpus = run.open_corpus(config, workdir)
+  corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
   shapes.check_fits(program(config, corpus))
   retrieval = _make_retrieval(config, corpus)
@@ -39,15 +40,9 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     hide_title=config.hide_title,
     seed=config.seed,
   )
-  params = run.warm_start(
-    _init_fn(config, retrieval),
-    config.seed,
-    "init.embedder",
-    config.init.embedder,
-    corpus,
-    ("embedder",),
-  )
-  state, tx = run.start({"embedder": params}, config, corpus)
+  init_fns = _init_fns(config, retrieval)
+  params = warm_start.init_params(init_fns, config, corpus)
+  state, tx = run.start(params, config, corpus)
   ict_step = step.make_ict_step(retrieval, tx, config.seed)
   state, _ = run.run_loop(
     config,
@@ -65,13 +60,11 @@ def program(config: ConfigDict, corpus) -> Program:
 
   Args:
     config: configs/ict.py.
-    corpus: run.Corpus or shapes.PlannedCorpus.
+    corpus: corpus.Corpus or shapes.PlannedCorpus.
   """
   device = shapes.Device.of(config, corpus)
   retrieval = _make_retrieval(config, device.corpus)
-  state = device.state(
-    run.init_shapes({"embedder": _init_fn(config, retrieval)})
-  )
+  state = device.state(warm_start.init_shapes(_init_fns(config, retrieval)))
   b = device.batch_size
   batch = IctBatch(
     query=shapes.inputs(b, config.query_len),
@@ -113,6 +106,6 @@ def _make_retrieval(config, corpus) -> Retrieval:
   return run.make_retrieval(config, corpus, Fill(**config.fill))
 
 
-def _init_fn(config, retrieval) -> run.InitFn:
-  tokens = np.zeros((1, config.query_len), np.int32)
-  return run.init_fn(retrieval.embedder, tokens)
+def _init_fns(config, retrieval) -> dict[str, warm_start.InitFn]:
+  query = np.zeros((1, config.query_len), np.int32)
+  return {"embedder": warm_start.init_fn(retrieval.embedder, query)}

@@ -19,9 +19,10 @@ from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import Realm
+from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step
+from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, PretrainBatch
 
@@ -43,7 +44,7 @@ class Pretraining:
   """
 
   config: ConfigDict
-  corpus: run.Corpus
+  corpus: Corpus
   realm: Realm
   tokens: BlockTokens
 
@@ -56,7 +57,7 @@ def open_pretraining(
   Raises:
     InputError: a mistake in config or data.
   """
-  corpus = run.open_corpus(config, workdir)
+  corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
   shapes.check_fits(program(config, corpus))
   realm = _make_realm(config, corpus)
@@ -137,35 +138,16 @@ def pretrain(
 
 def init_params(opened: Pretraining) -> dict:
   """Fresh params, or those of the runs that config.init names."""
-  config, corpus = opened.config, opened.corpus
-  init_fns = _init_fns(config, opened.realm)
-  init, seed = config.init, config.seed
-  return {
-    "embedder": run.warm_start(
-      init_fns["embedder"],
-      seed,
-      "init.embedder",
-      init.embedder,
-      corpus,
-      ("embedder",),
-    ),
-    "encoder": run.warm_start(
-      init_fns["encoder"],
-      seed + 1,
-      "init.encoder",
-      init.encoder,
-      corpus,
-      ("encoder",),
-    ),
-  }
+  init_fns = _init_fns(opened.config, opened.realm)
+  return warm_start.init_params(init_fns, opened.config, opened.corpus)
 
 
-def _init_fns(config, realm) -> dict[str, run.InitFn]:
+def _init_fns(config, realm) -> dict[str, warm_start.InitFn]:
   query = np.zeros((1, config.query_len), np.int32)
   joint = np.zeros((1, config.joint_len), np.int32)
   return {
-    "embedder": run.init_fn(realm.retrieval.embedder, query),
-    "encoder": run.init_fn(
+    "embedder": warm_start.init_fn(realm.retrieval.embedder, query),
+    "encoder": warm_start.init_fn(
       realm.encoder,
       bert.make_inputs(joint),
       jnp.zeros((1, config.max_masks), jnp.int32),
@@ -206,12 +188,12 @@ def program(config: ConfigDict, corpus) -> Program:
 
   Args:
     config: configs/pretrain.py or configs/encoder.py.
-    corpus: run.Corpus or shapes.PlannedCorpus.
+    corpus: Corpus or shapes.PlannedCorpus.
   """
   device = shapes.Device.of(config, corpus)
   exact = _make_realm(config, device.corpus)
   realm = run.unpadded(exact, config)
-  state = device.state(run.init_shapes(_init_fns(config, realm)))
+  state = device.state(warm_start.init_shapes(_init_fns(config, realm)))
   params, tokens, batch = state.params, device.tokens, _batch_shapes(device)
   tx = run.make_optimizer(config)
   rest = {

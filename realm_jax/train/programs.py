@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from realm_jax.config import InputError
 from realm_jax.plan.plan import Program
-from realm_jax.train import finetune, ict, pretrain, run, shapes
+from realm_jax.train import finetune, ict, pretrain, shapes
+from realm_jax.train.corpus import data_dir, open_corpus
 
 # A field that one kind of run has alone -> what makes its program.
 _KINDS = {
@@ -52,9 +53,9 @@ def program(
 def _corpus(config, workdir, num_blocks, devices) -> shapes.PlannedCorpus:
   size = config.data.tokenizer.vocab_size
   where = "--blocks"
-  directory = run.data_dir(config, workdir)
+  directory = data_dir(config, workdir)
   if not num_blocks and (directory / "manifest.json").exists():
-    corpus = run.open_corpus(config, workdir)
+    corpus = open_corpus(config, workdir)
     num_blocks, size = len(corpus.store), corpus.tokenizer.vocab_size
     where = str(directory)
   if not num_blocks:

@@ -1,4 +1,4 @@
-"""What every run starts from: its data on the mesh, its models, its params.
+"""What every run is made of: models, index, optimizer, and the loop.
 
 The assembly that ICT, pre-training, fine-tuning and building an index have in
 common, so that each of them reads as what it does.
@@ -9,95 +9,24 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from realm_jax import sharding
 from realm_jax.config import InputError, RealmConfig
-from realm_jax.data.blocks import BlockStore
-from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal, manifest, refresh
-from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import ALL, Fill, OpenQa, Realm, Retrieval
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.realm import Realm
+from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
 from realm_jax.train import checkpoint, loop, metrics, optimizer
+from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
 
 # A run's evaluators: fn(state, index) -> pairs of (name, value).
 Evaluators = Sequence[tuple[str, Callable[[Any, Any], Any]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-  """Prepared data, opened, and the mesh it is used on.
-
-  Attributes:
-    data_dir: what prepare_data wrote.
-    tokenizer: of queries and blocks.
-    store: the blocks.
-    specials: ids of the special wordpieces.
-    mesh: all devices of the run.
-  """
-
-  data_dir: pathlib.Path
-  tokenizer: Tokenizer
-  store: BlockStore
-  specials: Specials
-  mesh: Mesh
-
-  @property
-  def meta(self) -> dict[str, str]:
-    """What binds checkpoints and index versions to this data."""
-    return {
-      "tokenizer_hash": self.tokenizer.hash,
-      "corpus_hash": self.store.meta["corpus_hash"],
-    }
-
-  def tokens(self, block_len: int, slice_size: int) -> BlockTokens:
-    """The blocks' tokens, rows over the mesh, padded to whole slices."""
-    rows = refresh.padded_rows(len(self.store), self.mesh.size, slice_size)
-    tokens = self.store.device_tokens(block_len, rows)
-    return jax.tree.map(lambda x: sharding.shard_rows(x, self.mesh), tokens)
-
-
-def data_dir(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:
-  """config.data.dir, else WORKDIR/data, else the data beside WORKDIR."""
-  if config.data.dir:
-    return pathlib.Path(config.data.dir)
-  inside = pathlib.Path(workdir) / "data"
-  beside = pathlib.Path(workdir).parent / "data"
-  if (beside / "manifest.json").exists() and not inside.exists():
-    return beside
-  return inside
-
-
-def open_corpus(config: ConfigDict, workdir: str | pathlib.Path) -> Corpus:
-  """Opens the prepared data of a run.
-
-  Raises:
-    InputError: there is none, or its parts don't belong together.
-  """
-  path = data_dir(config, workdir)
-  if not (path / "manifest.json").exists():
-    raise InputError(
-      f"{path}: no prepared data: run experiments.prepare_data first, or name"
-      " its directory with --config.data.dir=DIR"
-    )
-  tokenizer = load_tokenizer(path / "tokenizer")
-  store = BlockStore(path / "blocks")
-  if store.meta["tokenizer_hash"] != tokenizer.hash:
-    raise InputError(
-      f"{path}/blocks was made with tokenizer"
-      f" {store.meta['tokenizer_hash'][:12]}, but {path}/tokenizer is"
-      f" {tokenizer.hash[:12]}: run experiments.prepare_data again"
-    )
-  mesh = sharding.make_mesh(config.mesh.data)
-  return Corpus(path, tokenizer, store, Specials.of(tokenizer), mesh)
 
 
 def model_config(sizes: ConfigDict, corpus: Corpus, **more) -> RealmConfig:
@@ -208,107 +137,6 @@ def make_refresher(
 def template(config: ConfigDict) -> str:
   """How a block became an embedder input; part of an index's manifest."""
   return manifest.template(config.block_len)
-
-
-# rng -> the fresh params of one model.
-InitFn = Callable[[jax.Array], dict]
-
-
-def init_fn(module, *args, method=None) -> InitFn:
-  """How one model's params are made; args as its __call__ or `method`."""
-  return lambda rng: module.init(rng, *args, method=method)["params"]
-
-
-def init_shapes(init_fns: dict[str, InitFn]) -> dict:
-  """The shapes of all parts' params."""
-  rng = jax.random.key(0)
-  return {part: jax.eval_shape(f, rng) for part, f in init_fns.items()}
-
-
-def warm_start(
-  init_fn: InitFn,
-  seed: int,
-  name: str,
-  workdir: str,
-  corpus: Corpus,
-  parts: Sequence[str],
-) -> dict:
-  """Fresh params, or those of another run where it has them.
-
-  Args:
-    init_fn: of one model.
-    seed: of the fresh params.
-    name: the config field that names the run, for messages.
-    workdir: the other run; "" for fresh params only.
-    corpus: this run's data.
-    parts: subtrees of the other run's params that may serve, first found.
-
-  Returns:
-    The model's params; a top-level subtree that the other run has is its.
-
-  Raises:
-    InputError: another tokenizer, no such part, or other sizes.
-  """
-  shapes = jax.eval_shape(init_fn, jax.random.key(seed))
-  taken = _taken(shapes, name, workdir, corpus, parts) if workdir else {}
-  missing = [key for key in shapes if key not in taken]
-
-  @jax.jit  # what is taken is neither computed nor compiled
-  def fresh(rng):
-    params = init_fn(rng)
-    return {key: params[key] for key in missing}
-
-  return {**(fresh(jax.random.key(seed)) if missing else {}), **taken}
-
-
-def _taken(shapes, name, workdir, corpus, parts) -> dict:
-  """The subtrees of another run that go by the names of `shapes`."""
-  params, meta, _ = checkpoint.restore_params(workdir)
-  if meta["tokenizer_hash"] != corpus.tokenizer.hash:
-    raise InputError(
-      f"config {name}={workdir} was trained with tokenizer"
-      f" {meta['tokenizer_hash'][:12]}, but {corpus.data_dir}/tokenizer is"
-      f" {corpus.tokenizer.hash[:12]}: use the data it was trained on"
-    )
-  part = next((params[p] for p in parts if p in params), None)
-  if part is None:
-    raise InputError(
-      f"config {name}={workdir}: its checkpoint has {', '.join(params)}, wanted"
-      f" {' or '.join(parts)}"
-    )
-  taken = {key: part[key] for key in shapes if key in part}
-  _same_shapes({key: shapes[key] for key in taken}, taken, name, workdir)
-  return taken
-
-
-def check_same_data(
-  workdir: str | pathlib.Path, meta: dict, corpus: Corpus
-) -> None:
-  """Refuses a checkpoint that was trained on other data than this.
-
-  Raises:
-    InputError: names what differs.
-  """
-  for key, value in corpus.meta.items():
-    if meta[key] != value:
-      raise InputError(
-        f"{workdir}/checkpoints: {key} is {meta[key][:12]}, but"
-        f" {corpus.data_dir} has {value[:12]}: use the data this run was"
-        " trained on"
-      )
-
-
-def _same_shapes(fresh, taken, name, workdir):
-  ours = dict(jax.tree_util.tree_leaves_with_path(fresh))
-  theirs = dict(jax.tree_util.tree_leaves_with_path(taken))
-  for path in ours.keys() | theirs.keys():
-    a, b = (np.shape(t[path]) if path in t else None for t in (ours, theirs))
-    if a != b:
-      where = jax.tree_util.keystr(path, simple=True, separator="/")
-      raise InputError(
-        f"config {name}={workdir}: {where} is {b} there and {a} here: give both"
-        " runs the same sizes"
-      )
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ from realm_jax.plan import device, plan
 from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import refresh
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.retrieval.forward import Retrieval
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.train import run
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -35,7 +35,7 @@ class Vocabulary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PlannedCorpus:
-  """Stands for run.Corpus where no data is prepared: sizes alone.
+  """Stands for corpus.Corpus where no data is prepared: sizes alone.
 
   Attributes:
     tokenizer: its size.

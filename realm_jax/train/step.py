@@ -14,8 +14,10 @@ import optax
 
 from realm_jax.models import objective, reader
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import OpenQa, Realm, Retrieval
+from realm_jax.retrieval.open_qa import OpenQa
+from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, IctBatch, PretrainBatch, QaBatch
 

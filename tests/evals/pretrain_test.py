@@ -11,7 +11,8 @@ from realm_jax.evals import pretrain
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import Realm, Retrieval
+from realm_jax.retrieval.realm import Realm
+from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import BlockTokens, Inputs, PretrainBatch
 
 B, K, Q, C, M, V, N = 3, 4, 9, 13, 2, 37, 29

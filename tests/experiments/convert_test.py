@@ -14,8 +14,7 @@ from realm_jax.data.tokenizer import load_vocab
 from realm_jax.models import bert
 from realm_jax.pretrained import find_evidence, load_pretrained, open_qa
 from realm_jax.serve.predictor import Predictor
-from realm_jax.train import checkpoint
-from realm_jax.train import run as train_run
+from realm_jax.train import checkpoint, warm_start
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "testdata" / "reference"
 WEIGHTS = "model.safetensors"
@@ -61,7 +60,7 @@ def test_a_run_can_start_from_it_and_damage_is_seen(
       lambda params, rng: jax.tree.map(jnp.zeros_like, params),
       model.params[part],
     )
-    warm = train_run.warm_start(fresh, 0, "init", there, corpus, [part])
+    warm = warm_start.warm_start(fresh, 0, "init", there, corpus, [part])
     same(warm, model.params[part])
   (file,) = (there / "checkpoints").rglob("_METADATA")
   file.write_text(file.read_text() + " ")

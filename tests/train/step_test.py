@@ -14,8 +14,8 @@ from realm_jax import sharding
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.forward import ALL, Fill, Retrieval
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
+from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
 from realm_jax.train import optimizer, step
 from realm_jax.train.state import TrainState
 from realm_jax.types import IctBatch
