@@ -71,8 +71,11 @@ def by_threshold(rows, queries, k, num_valid, sizes, otherwise):
   """
   n, b, expected = rows.shape[0], queries.shape[0], k / sizes.step
   rank = math.ceil(expected + _DEVIATIONS * math.sqrt(expected)) + 2
-  size = math.ceil(sizes.step * (rank + _DEVIATIONS * math.sqrt(rank)))
-  threshold = _threshold(rows, queries, num_valid, sizes.step, rank)
+  slack = rank // 32  # spares half of the passes that find it
+  most = rank + slack + _DEVIATIONS * math.sqrt(rank + slack)
+  size = math.ceil(sizes.step * most)
+  sample = _sample(rows, queries, num_valid, sizes.step)
+  threshold = selection.edge(sample, rank, slack)
 
   def scan(_, first):
     scores, valid = _chunk(rows, queries, first, num_valid, sizes.chunk)
@@ -155,14 +158,10 @@ def _best_of_list(rows, queries, k, num_valid, chunk, at, in_list, bisect):
   return selection.best(jnp.where(valid, scores, -jnp.inf), ids, k, bisect)
 
 
-def _threshold(rows, queries, num_valid, step, rank):
-  """About the rank-th best score [B] of one row of every `step`, at random.
-
-  Never a better one: as many are at or above it, or some more.
-  """
+def _sample(rows, queries, num_valid, step):
+  """Scores [N / step, B] of one row of every `step`, at random."""
   at = jnp.arange(rows.shape[0] // step, dtype=jnp.uint32)
   inside = (at * jnp.uint32(2654435769) >> 16) % step  # Fibonacci hashing
   at = (at * step + inside).astype(jnp.int32)
   scores = _scores(jax.tree.map(lambda x: x[at], rows), queries)
-  scores = jnp.where(at[:, None] < num_valid, scores, -jnp.inf)
-  return selection.edge(scores, rank, rank // 16)
+  return jnp.where(at[:, None] < num_valid, scores, -jnp.inf)

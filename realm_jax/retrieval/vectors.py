@@ -90,7 +90,7 @@ def scores_of(rows: Array | Quantized, queries: Array, ids: Array) -> Array:
   (b, r), p = ids.shape, queries.shape[1]
   lanes = math.gcd(p, _LANES)
   piece = _PIECE if jax.default_backend() == "cpu" else 32 * _PIECE
-  piece = min(max(piece // b, 1), r)
+  piece = min(max(piece // max(b, 1), 1), r)
 
   def score(ids):  # [B, piece]
     # The barrier: fused into the sum, the gather would be slower.
