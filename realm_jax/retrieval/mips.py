@@ -65,13 +65,14 @@ def _plan(way, n, b, bucket, platform, step=0):
   """The plan with its tile and chunk.
 
   tile: 128 queries on a CPU, enough for the product to be its fastest; fewer
-    where what is held of each bucket would be more than 32 MB (selection takes
-    twice that besides).
+    where what is held of each bucket would be more than 32 MB, or 16 MB of bits
+    (selection takes twice that besides, the ranks of bits five times).
   chunk: on a CPU its scores are 512 kB, half a core's L2 cache; elsewhere 128
     MB, for the product to fill the device.
   """
   on_cpu = platform == "cpu"
-  tile = min(128 if on_cpu else 512, max(2**23 * bucket // n, 1))
+  held = 2**22 if way == "threshold" else 2**23
+  tile = min(128 if on_cpu else 512, max(held * bucket // n, 1))
   tile = -(-b // max(-(-b // tile), 1))  # tiles of even sizes
   chunk = (2**17 if on_cpu else 2**25) // max(tile, 1) // bucket * bucket
   chunk = n if way == "whole" else max(min(chunk, n // bucket * bucket), bucket)
