@@ -165,7 +165,8 @@ def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
   """How the index follows the embedder."""
   config = ConfigDict()
   # "inline": training stops for it; "interleaved": each step embeds a slice
-  # into a shadow copy; "never"
+  # into a shadow copy; "worker": experiments.refresh_worker does it, beside the
+  # run; "never"
   config.mode = mode
   config.every_steps = every_steps  # a new version so often
   # blocks a device embeds at a time
@@ -173,4 +174,16 @@ def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
   config.keep = 2  # versions kept on disk
   # held-out queries on which the overlap of two versions is measured
   config.probe_queries = 64
+  # the rest is for "worker", which makes versions of checkpoints: it wants
+  # train.checkpoint_every <= every_steps
+  # how old the searched index may be, steps; 0: as old as it gets; else at
+  # least every_steps + train.checkpoint_every
+  config.max_staleness_steps = 0
+  # what to do then: "block" (wait for a version), "continue" (and say so),
+  # "inline" (embed all here)
+  config.at_bound = "block"
+  config.block_seconds = 600.0  # after so long a wait: checkpoint and stop
+  config.poll_steps = 10  # looks for a new version so often
+  config.replay = ""  # another run's index/swaps.jsonl: swap as it did
+  config.supervise = 0  # workers that the run starts beside it, on a CPU
   return config

@@ -7,70 +7,71 @@ as the other commands make them; a phase that is done isn't done again. Ends
 with DIR/summary.json, DIR/report.html and a table.
 """
 
-import time
-
 from experiments import command
+from experiments.phases import Phase, Phases
 
 
 def main(config, workdir):
   from experiments import evaluators
-  from realm_jax import files
   from realm_jax.data import prepare
   from realm_jax.evals import demo_summary, report
-  from realm_jax.serve.run import open_run
-  from realm_jax.train import build_index, checkpoint, finetune, ict, pretrain
+  from realm_jax.train import checkpoint, finetune, ict, pretrain
+  from realm_jax.train.build_index import build_index
 
   checkpoint.open_run(workdir, config.to_dict())
-  done = workdir / "phases.json"
-  seconds = files.read_json(done) if done.exists() else {}
 
-  def phase(name, work, *args):
-    if name in seconds:
-      return
-    print(f"== {name}", flush=True)
-    began = time.monotonic()
-    work(*args)
-    seconds[name] = round(time.monotonic() - began, 1)
-    files.write_json(done, seconds)
+  def path(name):
+    return workdir / name
 
-  def run(name, train, section, make=None, **init):
-    """Trains one phase in its own workdir, then embeds the corpus with it."""
+  def phase(name, train, section, *make_evaluators, **init) -> Phase:
+    """Trains one phase in its own workdir."""
     section = section.copy_and_resolve_references()
     section.data, section.seed = config.data, config.seed
-    section.data.dir = str(workdir / "data")
+    section.data.dir = str(path("data"))
     section.init.update(init)
-    path = workdir / name
-    phase(name, train, section, path, *([make] if make else []))
-    if name != "encoder":
-      phase(f"{name}_index", build_index.build_index, path)
+    return Phase(name, train, (section, path(name), *make_evaluators))
 
-  phase("prepare", prepare.prepare, config.data, workdir / "data")
-  run("ict", ict.train_ict, config.ict)
-  run("encoder", pretrain.pretrain, config.encoder)
-  warm = {
-    "embedder": str(workdir / "ict"),
-    "encoder": str(workdir / "encoder"),
-  }
+  def index(name) -> Phase:
+    """Embeds the corpus with what a phase has trained."""
+    return Phase(f"{name}_index", build_index, (path(name),))
+
+  warm = {"embedder": str(path("ict")), "encoder": str(path("encoder"))}
+  frozen = config.pretrain.copy_and_resolve_references()
+  frozen.train.retriever_lr_scale = 0.0
+  frozen.refresh.mode = "never"
+  trained = dict.fromkeys(warm, str(path("pretrain")))
   of_pretraining = evaluators.of_pretraining
-  run("pretrain", pretrain.pretrain, config.pretrain, of_pretraining, **warm)
-  if config.frozen_retriever:
-    frozen = config.pretrain.copy_and_resolve_references()
-    frozen.train.retriever_lr_scale = 0.0
-    frozen.refresh.mode = "never"
-    run("frozen", pretrain.pretrain, frozen, **warm)
-  trained = dict.fromkeys(warm, str(workdir / "pretrain"))
   of_finetuning = evaluators.of_finetuning
-  run("finetune", finetune.finetune, config.finetune, of_finetuning, **trained)
 
-  def measure():
-    names = [n for n in seconds if (workdir / n / "checkpoints").exists()]
-    runs = {name: open_run(workdir / name) for name in names}
-    demo_summary.measure(runs, workdir, config.seed)
-
-  phase("evaluate", measure)
-  summary = demo_summary.write(workdir, seconds)
-  report.write_report(workdir)
-  print(demo_summary.table(summary))
+  with Phases(workdir) as phases:
+    phases.run(Phase("prepare", prepare.prepare, (config.data, path("data"))))
+    phases.beside(phase("encoder", pretrain.pretrain, config.encoder))
+    phases.run(phase("ict", ict.train_ict, config.ict), index("ict"))
+    phases.wait()
+    if config.frozen_retriever:
+      phases.beside(
+        phase("frozen", pretrain.pretrain, frozen, **warm), index("frozen")
+      )
+    phases.run(
+      phase(
+        "pretrain", pretrain.pretrain, config.pretrain, of_pretraining, **warm
+      ),
+      index("pretrain"),
+    )
+    phases.wait()
+    before = evaluators.measure_pretraining, (workdir, config.seed)
+    phases.beside(Phase("evaluate_pretraining", *before))
+    phases.run(
+      phase(
+        "finetune", finetune.finetune, config.finetune, of_finetuning, **trained
+      ),
+      index("finetune"),
+      Phase("evaluate", evaluators.measure_finetuning, (workdir,)),
+    )
+    phases.wait()
+    summary = demo_summary.write(workdir, phases.seconds(), phases.total())
+    report.write_report(workdir)
+    print(demo_summary.table(summary))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What a training run is evaluated by, on its own held-out data."""
+"""What training runs and the demo are evaluated by, on held-out data."""
 
 import itertools
 
 from realm_jax import sharding
 from realm_jax.data import input_pipeline, qa
+from realm_jax.evals import demo_summary
 from realm_jax.evals import pretrain as pretrain_eval
 from realm_jax.evals import qa as qa_eval
+from realm_jax.serve.run import open_run
 
 
 def of_pretraining(opened):
@@ -31,7 +33,7 @@ def of_pretraining(opened):
     opened.realm,
     opened.tokens,
     batches,
-    lambda batch: sharding.shard_batch(batch, corpus.mesh),
+    lambda batch: sharding.shard_whole_batch(batch, corpus.mesh),
   )
   return [("dev", evaluate)]
 
@@ -55,3 +57,20 @@ def of_finetuning(opened):
     query_len=config.query_len,
   )
   return [("dev", evaluate)]
+
+
+def measure_pretraining(workdir, seed):
+  """What can be measured of a demo before its fine-tuning is over."""
+  runs = _open_runs(workdir, "ict", "encoder", "pretrain", "frozen")
+  demo_summary.measure_pretraining(runs, workdir, seed)
+
+
+def measure_finetuning(workdir):
+  """The rest."""
+  runs = _open_runs(workdir, "pretrain", "finetune")
+  demo_summary.measure_finetuning(runs, workdir)
+
+
+def _open_runs(workdir, *names):
+  there = [n for n in names if (workdir / n / "checkpoints").exists()]
+  return {name: open_run(workdir / name) for name in there}

@@ -15,4 +15,4 @@ def main(config, workdir):
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, several_processes=True)

@@ -18,7 +18,8 @@ from typing import Any
 
 from realm_jax.config import InputError
 
-_FAIL_AT = "REALM_FAIL_AT"  # "name:raise", "name:disk_full" or "name:kill"
+_FAIL_AT = "REALM_FAIL_AT"  # "name:raise", …:kill, …:disk_full or …:io_error
+_ERRORS = {"disk_full": errno.ENOSPC, "io_error": errno.EIO}
 
 
 def fail_point(name: str) -> None:
@@ -28,21 +29,28 @@ def fail_point(name: str) -> None:
     return
   if how == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
-  if how == "disk_full":
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+  if how in _ERRORS:
+    raise OSError(_ERRORS[how], os.strerror(_ERRORS[how]), name)
   raise RuntimeError(f"fail point {name}")
 
 
 @contextlib.contextmanager
-def atomic_publish(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_publish(
+  path: str | os.PathLike, replace: bool = True
+) -> Iterator[pathlib.Path]:
   """Yields a temporary path; its content appears at `path` only if all went well.
 
   The body writes a file, or makes a directory and fills it, at the yielded
   path. On success all is fsynced and renamed over `path` (an older directory
   is replaced); on any error the temporary is removed and nothing is left.
 
+  Args:
+    path: where it appears.
+    replace: whether a directory that is there by then gives way.
+
   Raises:
     InputError: no space left on the device.
+    FileExistsError: a directory is there, and must stay.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,16 +61,30 @@ def atomic_publish(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       yield tmp
       fail_point("publish")
       fsync_tree(tmp)
-      if path.is_dir() and not path.is_symlink():
+      if path.is_dir() and not path.is_symlink() and replace:
         old = path.with_name(f".old-{path.name}-{os.getpid()}")
         os.rename(path, old)
         os.rename(tmp, path)
         shutil.rmtree(old)
       else:
-        os.rename(tmp, path)
+        rename_new(tmp, path)
       fsync(path.parent)
   finally:
     _remove(tmp)
+
+
+def rename_new(tmp: pathlib.Path, path: pathlib.Path) -> None:
+  """Renames; of several who want a directory's name, exactly one gets it.
+
+  Raises:
+    FileExistsError: a directory of that name is there.
+  """
+  try:
+    os.rename(tmp, path)
+  except OSError as e:
+    if not path.is_dir():
+      raise
+    raise FileExistsError(f"{path} is there already") from e
 
 
 @contextlib.contextmanager

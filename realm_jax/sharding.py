@@ -8,11 +8,12 @@ All axes are `Auto`: jit decides on the collectives.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,18 +44,21 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     tensor: devices on the axis that splits the parameters only.
 
   Raises:
-    InputError: the product is not the number of devices.
+    InputError: the product is more than the number of devices, or less and
+      there are several processes: one of them would have none.
   """
   count = jax.device_count()
   if data == -1:
     data = max(count // (fsdp * tensor), 1)
   sizes = (data, fsdp, tensor)
-  if min(sizes) < 1 or math.prod(sizes) > count:
+  wanted = math.prod(sizes)
+  unused = jax.process_count() > 1 and wanted < count
+  if min(sizes) < 1 or wanted > count or unused:
     raise InputError(
       f"config mesh: data={data}, fsdp={fsdp}, tensor={tensor} wants"
-      f" {math.prod(sizes)} devices, and there are {count}: -1 takes them all"
+      f" {wanted} devices, and there are {count}: -1 takes them all"
     )
-  devices = np.asarray(jax.devices()[: math.prod(sizes)])
+  devices = np.asarray(jax.devices()[:wanted])
   return Mesh(devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -110,9 +114,29 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
   )
 
 
+def shard_whole_batch(batch: Any, mesh: Mesh) -> Any:
+  """shard_batch, of rows [B, ...] that every process has read."""
+  rows = jax.tree.leaves(batch)[0].shape[0] // jax.process_count()
+  mine = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+  return shard_batch(jax.tree.map(lambda x: x[mine], batch), mesh)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Puts a copy of every leaf on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, P()))
+  """Puts a copy of every leaf on every device; the same in every process."""
+  sharding = NamedSharding(mesh, P())
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+  # device_put would first send every leaf around to compare it
+  return jax.tree.map(lambda x: _from_host(np.asarray(x), sharding), tree)
+
+
+def fetch(tree: Any) -> Any:
+  """Arrays on the mesh to NumPy, whole in every process."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return jax.tree.map(
+    lambda x: multihost_utils.process_allgather(x, tiled=True), tree
+  )
 
 
 def shard_rows(array: Any, mesh: Mesh) -> jax.Array:
@@ -124,6 +148,38 @@ def shard_rows(array: Any, mesh: Mesh) -> jax.Array:
   sharding = NamedSharding(mesh, ROWS)
   if isinstance(array, jax.Array):
     return jax.device_put(array, sharding)
+  return _from_host(array, sharding)
+
+
+def make_rows(
+  read: Callable[[int, int], Any], num_rows: int, mesh: Mesh
+) -> Any:
+  """Rows split over all devices; each process reads those of its devices.
+
+  Args:
+    read: (first, last) -> pytree of NumPy arrays [last - first, ...].
+    num_rows: N, a multiple of the number of devices.
+    mesh: the mesh.
+
+  Returns:
+    The pytree of global arrays [N, ...].
+  """
+  sharding = NamedSharding(mesh, ROWS)
+  places = sharding.addressable_devices_indices_map((num_rows,))
+  parts = [
+    jax.device_put(read(*rows.indices(num_rows)[:2]), device)
+    for device, (rows,) in places.items()
+  ]
+
+  def whole(*parts):
+    return jax.make_array_from_single_device_arrays(
+      (num_rows, *parts[0].shape[1:]), sharding, list(parts)
+    )
+
+  return jax.tree.map(whole, *parts)
+
+
+def _from_host(array: Any, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: np.asarray(array[index])
   )

@@ -23,6 +23,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _xla = tempfile.TemporaryDirectory(prefix="realm_jax_tests_")  # till the end
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault(
+  "GLIBC_TUNABLES", ""
+)  # no command starts anew: it is here
 # No lines of the source in what is compiled: it is less to write and to read.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 

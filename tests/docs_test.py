@@ -5,7 +5,6 @@ import pathlib
 import re
 import runpy
 
-import jax
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ from realm_jax import (
   RealmTokenizerFast,
   save_pretrained,
 )
+from tests import untrained
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
@@ -54,8 +54,7 @@ def params_of(module):
       "block_mask": np.ones_like(ids),
       "token_type_ids": np.zeros_like(ids),
     }
-  init = jax.jit(lambda rng: module.init(rng, ids, **more))
-  return init(jax.random.key(0))["params"]
+  return untrained.params(module, ids, **more)
 
 
 @pytest.fixture(scope="module")

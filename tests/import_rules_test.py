@@ -16,14 +16,16 @@ ALLOWED = {
   "config": set(),
   "files": {"config"},
   "formats": {"config", "files"},  # NumPy, no jax
+  "distributed": {"config"},
   "sharding": GROUND,
   "data": GROUND | {"sharding"},
   "models": {"types", "config"},  # models see no mesh and no file
-  "retrieval": GROUND | {"sharding", "data", "models"},
+  "retrieval": GROUND | {"distributed", "sharding", "data", "models"},
   "plan": GROUND,  # of any program, by its shapes
-  "train": GROUND | {"sharding", "data", "models", "retrieval", "plan"},
+  "train": GROUND
+  | {"distributed", "sharding", "data", "models", "retrieval", "plan"},
   "pretrained": GROUND | {"data", "models", "retrieval"},
-  "evals": GROUND | {"data", "models", "retrieval", "train.state"},
+  "evals": GROUND | {"sharding", "data", "models", "retrieval", "train.state"},
   "serve": GROUND
   | {"data", "models", "retrieval", "pretrained", "train.checkpoint"},
 }

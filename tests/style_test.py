@@ -16,7 +16,7 @@ PATHS = [
 COMMANDS = [
   path
   for path in sorted((ROOT / "experiments").glob("*.py"))
-  if path.name not in ("__init__.py", "command.py")
+  if "\nif __name__ ==" in path.read_text()
 ]
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -143,20 +143,22 @@ class BlockStore:
     return block, start, end - start
 
   def device_tokens(
-    self, block_len: int, num_rows: int | None = None
+    self, block_len: int, num_rows: int | None = None, first: int = 0
   ) -> types.BlockTokens:
-    """All blocks as one padded array, for the mesh.
+    """All blocks, or those from `first` on, as one padded array for the mesh.
 
     Args:
       block_len: C that the embedder reads; longer blocks are cut.
-      num_rows: rows of the result, N by default; those beyond N are padding.
+      num_rows: where the rows end, N by default; those beyond N are padding.
+      first: where they begin.
 
     Returns:
-      BlockTokens of NumPy arrays, token_ids [num_rows, C - 3].
+      BlockTokens of NumPy arrays, token_ids [num_rows - first, C - 3].
     """
-    n = len(self)
-    more = (0, (n if num_rows is None else num_rows) - n)
-    tokens = self.take(np.arange(n), block_len)
+    last = len(self) if num_rows is None else num_rows
+    ids = np.arange(first, min(last, len(self)))
+    more = (0, last - first - len(ids))
+    tokens = self.take(ids, block_len)
     pad_id = self.meta["pad_id"]
     return types.BlockTokens(
       np.pad(tokens.token_ids, (more, (0, 0)), constant_values=pad_id),

@@ -5,7 +5,6 @@ Everything is measured on the dev and test leads, which no training saw.
 
 import dataclasses
 import pathlib
-import resource
 from collections.abc import Mapping
 
 import jax
@@ -24,60 +23,86 @@ _CUTOFFS = ("1", "5", "20")
 _SLICE = 128  # blocks embedded at a time
 
 
-def measure(runs: Mapping, workdir: pathlib.Path, seed: int) -> None:
-  """Writes WORKDIR/measured.json and the predictions.
+def measure_pretraining(
+  runs: Mapping, workdir: pathlib.Path, seed: int
+) -> None:
+  """Writes WORKDIR/measured_pretraining.json.
 
   Args:
     runs: the demo's finished runs by name (serve.run.Run): ict, encoder,
-      pretrain, finetune, and frozen where there is one.
+      pretrain, and frozen where there is one.
     workdir: of the demo.
     seed: of the untrained embedder.
   """
-  tuned, pretrained = runs["finetune"], runs["pretrain"]
-  questions = [
-    q for s in _SPLITS for q in qa.read_qa(workdir / f"data/qa/{s}.jsonl")
-  ]
-  scores = comparison.compare(tuned, pretrained, questions, regex=False)
-  comparison.write(workdir / "predictions", "dev_test", scores)
-  print(comparison.table(scores))
-  found = {
-    "random": _recall(_untrained(runs["ict"], seed), questions),
-    "ict": _recall(runs["ict"], questions),
-    "pretrain": _recall(pretrained, questions),
-    "realm": scores["realm"].columns,
-    "bm25": scores["bm25"].columns,
+  questions = _questions(workdir)
+  searched = {
+    "random": _untrained(runs["ict"], seed),
+    "ict": runs["ict"],
+    "pretrain": runs["pretrain"],
   }
-  exact = {
-    "realm": scores["realm"],
-    "no_retrieval": scores["no_retrieval"],
-    "shuffled_blocks": scores["shuffled_blocks"],
-    "bm25_title": scores["bm25"],
-  }
-  exact = {name: s.columns["exact_match"] for name, s in exact.items()}
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  found = {name: _recall(run, questions) for name, run in searched.items()}
   measured = {
     "recall": {name: _at_cutoffs(columns) for name, columns in found.items()},
+    "index_versions": len(journal.read_swaps(workdir / "pretrain")) + 1,
+    **_pretraining(runs),
+  }
+  files.write_json(workdir / "measured_pretraining.json", measured)
+
+
+def measure_finetuning(runs: Mapping, workdir: pathlib.Path) -> None:
+  """Writes WORKDIR/measured_finetuning.json and the predictions.
+
+  Args:
+    runs: pretrain and finetune, as above.
+    workdir: of the demo.
+  """
+  questions = _questions(workdir)
+  scores = comparison.compare(
+    runs["finetune"], runs["pretrain"], questions, regex=False
+  )
+  comparison.write(workdir / "predictions", "dev_test", scores)
+  print(comparison.table(scores))
+  exact = {name: s.columns["exact_match"] for name, s in scores.items()}
+  exact["bm25_title"] = exact.pop("bm25")
+  measured = {
+    "recall": {
+      name: _at_cutoffs(scores[name].columns) for name in ("realm", "bm25")
+    },
     "exact_match": {k: round(float(v.mean()), 4) for k, v in exact.items()},
     "exact_match_se": {
       k: round(mean_and_se(v)[1], 4) for k, v in exact.items()
     },
     "questions": len(questions),
-    "peak_memory_gb": round(peak, 2),  # of the process, training included
-    "index_versions": len(journal.read_swaps(workdir / "pretrain")) + 1,
-    **_pretraining(runs),
   }
-  files.write_json(workdir / "measured.json", measured)
+  files.write_json(workdir / "measured_finetuning.json", measured)
 
 
-def write(workdir: pathlib.Path, seconds: dict) -> dict:
-  """Publishes summary.json: what was measured, and what it cost."""
-  summary = files.read_json(workdir / "measured.json")
-  summary |= {
+def write(workdir: pathlib.Path, seconds: Mapping, total: Mapping) -> dict:
+  """Publishes summary.json: what was measured, and what it cost.
+
+  Args:
+    workdir: of the demo.
+    seconds: of each phase; some ran beside others.
+    total: "seconds_total" and "peak_memory_gb".
+  """
+  before, after = (
+    files.read_json(workdir / f"measured_{name}.json")
+    for name in ("pretraining", "finetuning")
+  )
+  summary = {
+    **before,
+    **after,
+    "recall": before["recall"] | after["recall"],
     "seconds": seconds,
-    "seconds_total": round(sum(seconds.values()), 1),
+    **total,
   }
   files.write_json(workdir / "summary.json", summary)
   return summary
+
+
+def _questions(workdir):
+  paths = [workdir / f"data/qa/{split}.jsonl" for split in _SPLITS]
+  return [question for path in paths for question in qa.read_qa(path)]
 
 
 def _untrained(run, seed):

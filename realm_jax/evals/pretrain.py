@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from realm_jax import sharding
 from realm_jax.evals import retrieval
 from realm_jax.evals.exact_match import mean_and_se
 from realm_jax.models import objective
@@ -125,7 +126,7 @@ def score_queries(
   for batch in batches:
     rows = score_batch(realm, params, block_emb, tokens, place_batch(batch))
     # The host's ids: on a device int64 may lose its upper half.
-    rows = jax.device_get(rows).replace(example_ids=batch.example_ids)
+    rows = sharding.fetch(rows).replace(example_ids=batch.example_ids)
     scored.append(rows)
   if not scored:
     raise ValueError("no batch of queries to score")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realm_jax import sharding
 from realm_jax.data import features, qa
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
@@ -96,7 +97,7 @@ def evaluate_reader(
   for rows in chunks(len(questions), batch_size):
     batch = jax.device_put(examples.rows(rows, np.zeros((batch_size, 3))))
     out = _score_batch(open_qa, params, block_emb, tokens, batch)
-    reading, *by_wordpieces = jax.device_get(out)
+    reading, *by_wordpieces = sharding.fetch(out)
     real = rows >= 0
     reading = jax.tree.map(lambda x, real=real: x[real], reading)
     answers += evidence.read_answers(reading, store, tokenizer, text_of)

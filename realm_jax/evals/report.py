@@ -17,6 +17,7 @@ import markupsafe
 from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.evals import curves, exact_match
+from realm_jax.retrieval import journal
 
 _SAMPLES = 12  # questions shown of each predictions file
 
@@ -107,7 +108,29 @@ def _section(name: str, run: pathlib.Path) -> dict:
     "config": f"{run.name}/config.json",
     "steps": max(steps, default=0),
     "figures": figures,
+    "index": _index(run),
   }
+
+
+def _index(run: pathlib.Path) -> dict | None:
+  """The timeline of the index versions that a run searched."""
+  swaps = journal.read_swaps(run)
+  columns = {
+    "searched from step": "step",
+    "params of step": "params_step",
+    "best blocks that the one before found": "overlap",
+    "seconds it cost": "seconds",
+  }
+  rows = [
+    (
+      f"version {swap['version']}",
+      [_number(swap.get(key)) for key in columns.values()],
+    )
+    for swap in swaps
+  ]
+  unit = f"{run.name}/index/swaps.jsonl"
+  table = {"name": "Index", "unit": unit, "columns": list(columns)}
+  return {**table, "rows": rows} if rows else None
 
 
 def _command(run: pathlib.Path) -> str:

@@ -7,17 +7,19 @@ that its rows belong to. A version appears by one rename, so no reader sees half
 of one. Versions are ordered by their number.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Collection
 from typing import Any
 
 import jax
 import numpy as np
 
-from realm_jax import files
+from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval import manifest as manifests
 from realm_jax.retrieval import rows, vectors
@@ -25,6 +27,7 @@ from realm_jax.types import Array
 
 ROWS = "block_emb"  # the array in a version's directory
 BLOCKS = "blocks"  # the block store in it, if it has one of its own
+_RUN = "run.json"  # beside the versions: the run's id
 _CHUNK_BYTES = 8 << 20  # small enough to load in parallel, few enough to list
 
 
@@ -33,34 +36,39 @@ def publish_version(
   version: int,
   block_emb: Array,
   manifest: dict[str, Any],
+  replace: bool = True,
+  num_rows: int | None = None,
 ) -> pathlib.Path:
   """Writes one index version; it appears complete or not at all.
-
-  A version of the same number is replaced, as a resumed run needs it.
 
   Args:
     run_dir: the run's directory.
     version: its number, >= 0.
-    block_emb: [N, P] NumPy or JAX array. A sharded one is gathered to this
-      host first; one that spans several hosts is not supported.
+    block_emb: [N, P] NumPy or JAX array. If its rows are sharded, each process
+      writes those it has, a shard at a time, and all have to call this.
     manifest: the values of manifest.KEYS, but for version, dtype and shape.
+    replace: whether it takes the place of a version of the same number, as a
+      resumed run needs it.
+    num_rows: how many rows, from the first on, are the index; None for all.
 
   Returns:
     The version's directory.
 
   Raises:
     InputError: no space left on the disk.
+    FileExistsError: the number is taken.
   """
-  block_emb = np.asarray(block_emb)  # [N, P]
   path = version_path(run_dir, version)
-  with files.atomic_publish(path) as tmp:
+  n = block_emb.shape[0] if num_rows is None else num_rows
+  shape = (n, block_emb.shape[1])
+  if jax.process_index():
+    tmp = pathlib.Path(distributed.by_process_0(str))
+    _write_rows(tmp / ROWS, block_emb, shape)
+    return path
+  with files.atomic_publish(path, replace) as tmp:
     tmp.mkdir()
-    chunk_rows = _CHUNK_BYTES // max(1, block_emb[:1].nbytes)
-    chunk_rows = max(1, min(chunk_rows, len(block_emb)))
-    store = rows.create(
-      tmp / ROWS, block_emb.shape, block_emb.dtype, chunk_rows
-    )
-    rows.write(tmp / ROWS, store, 0, block_emb)
+    distributed.by_process_0(lambda: str(tmp))
+    _write_rows(tmp / ROWS, block_emb, shape)
     files.fail_point("index_manifest")
     manifests.write(
       tmp,
@@ -68,10 +76,66 @@ def publish_version(
       | {
         "version": int(version),
         "dtype": str(block_emb.dtype),
-        "shape": list(block_emb.shape),
+        "shape": list(shape),
       },
     )
   return path
+
+
+def publish_next(
+  run_dir: str | os.PathLike,
+  block_emb: Array,
+  manifest: dict[str, Any],
+  num_rows: int | None = None,
+) -> int:
+  """As publish_version, under the next free number, which is returned.
+
+  Of several publishers each gets a number of its own.
+  """
+  while True:
+    version = distributed.by_process_0(lambda: next_version(run_dir))
+    taken = False
+    try:
+      publish_version(run_dir, version, block_emb, manifest, False, num_rows)
+    except FileExistsError:
+      taken = True
+    if not distributed.by_process_0(lambda taken=taken: taken):
+      return version
+
+
+def _write_rows(path, block_emb, shape) -> None:
+  """Writes the rows that are here; returns when all processes have.
+
+  Each shard has chunks of its own, so no two processes write to one file.
+  """
+  n, size = shape
+  parts, rows_of_part = _parts(block_emb)
+  most = _CHUNK_BYTES // max(1, size * block_emb.dtype.itemsize)
+  chunk_rows = max(1, min(most, n))
+  if rows_of_part < n:
+    chunk_rows = _largest_divisor(rows_of_part, most)
+  store = rows.create(path, shape, block_emb.dtype, chunk_rows)
+  for first, part in parts:
+    if first < n:
+      rows.write(path, store, first, np.asarray(part)[: n - first])
+  distributed.wait_for_all()
+
+
+def _parts(block_emb) -> tuple[list[tuple[int, Array]], int]:
+  """(first row, rows) of the shards that this process has to write, and how
+  many rows a shard has."""
+  if not isinstance(block_emb, jax.Array):
+    return [(0, block_emb)], len(block_emb)
+  parts = [
+    (shard.index[0].start or 0, shard.data)
+    for shard in block_emb.addressable_shards
+    if shard.replica_id == 0
+  ]
+  return parts, block_emb.sharding.shard_shape(block_emb.shape)[0]
+
+
+def _largest_divisor(number: int, most: int) -> int:
+  return next(d for d in range(min(most, number), 0, -1) if number % d == 0)
 
 
 def list_versions(run_dir: str | os.PathLike) -> list[int]:
@@ -208,9 +272,31 @@ def retain(
 
 
 def start_over(run_dir: str | os.PathLike) -> None:
-  """Deletes all versions and the journal, of a run that begins anew."""
+  """Deletes all versions and the journal, of a run that begins anew.
+
+  The run gets a new id.
+  """
   if (path := index_dir(run_dir)).exists():
     shutil.rmtree(path)
+  files.write_json(path / _RUN, {"id": uuid.uuid4().hex})
+
+
+def run_id(run_dir: str | os.PathLike) -> str | None:
+  """What tells this run's versions from another's; None: it never trained one."""
+  path = index_dir(run_dir) / _RUN
+  return files.read_json(path)["id"] if path.exists() else None
+
+
+def newest_of(
+  run_dir: str | os.PathLike, expect: dict[str, Any]
+) -> tuple[int, dict[str, Any]] | None:
+  """The newest version whose manifest has these values, and the manifest."""
+  for version in reversed(list_versions(run_dir)):
+    with contextlib.suppress(InputError):  # damaged, or deleted meanwhile
+      manifest = read_manifest(run_dir, version)
+      manifests.check(version_path(run_dir, version), manifest, expect)
+      return version, manifest
+  return None
 
 
 def params_hash(tree: Any) -> str:

@@ -17,25 +17,35 @@ def append_swap(run_dir: str | os.PathLike, swap: dict[str, Any]) -> None:
 
   Args:
     run_dir: the run's directory.
-    swap: what happened; has "step", the first step that uses the new version.
+    swap: what happened; has "step", how many steps were done by then.
   """
   swap = {"step": int(swap["step"])} | swap
   files.append_json_line(_journal(run_dir), swap)
 
 
-def read_swaps(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+def read_swaps(
+  run_dir: str | os.PathLike, since: int = 0
+) -> list[dict[str, Any]]:
   """The journal's lines; a last line torn by a crash is not there.
+
+  Args:
+    run_dir: the run's directory.
+    since: only swaps after so many steps.
 
   Raises:
     InputError: a line is damaged.
   """
-  return files.read_json_lines(_journal(run_dir))
+  swaps = files.read_json_lines(_journal(run_dir))
+  return [s for s in swaps if s["step"] >= since]
 
 
-def truncate_swaps(run_dir: str | os.PathLike, after_step: int) -> None:
-  """Drops swaps of steps > after_step, as a resume at that step must."""
+def truncate_swaps(run_dir: str | os.PathLike, step: int) -> None:
+  """Drops what a resume after `step` steps goes through again: swaps since then.
+
+  A swap after `step` steps is none that their checkpoint has seen.
+  """
   swaps = read_swaps(run_dir)
-  kept = [s for s in swaps if s["step"] <= after_step]
+  kept = [s for s in swaps if s["step"] < step]
   if kept != swaps:
     with files.atomic_publish(_journal(run_dir)) as tmp:
       tmp.write_text("".join(json.dumps(s) + "\n" for s in kept))

@@ -4,7 +4,8 @@ RUN/index/.build/ has `identity.json`, what the version is made of; `version/`,
 which one rename makes the next version; and `ledger/`, the finished chunks of
 rows with their digests, a file for each job. A chunk counts as finished where
 its file is what a line says, so a chunk that two jobs have written, or that was
-torn, is never mistaken.
+torn, is never mistaken. Jobs that don't know their share beforehand claim a
+chunk at a time, by a lock in `claims/`.
 
 RUN/index/.lock is held, shared, by the jobs of one build, and by one process
 alone while it publishes. The kernel lets go of it when its holder dies.
@@ -25,8 +26,13 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import index, manifest, rows
 
 KEEP = 2  # versions kept on disk
-_LEDGER, _VERSION = "ledger", "version"
+_LEDGER, _VERSION, _CLAIMS = "ledger", "version", "claims"
+_IDENTITY = "identity.json"
 CHUNK_BLOCKS = 4096  # blocks of a chunk: what a kill costs at the most
+
+
+class Busy(InputError):
+  """Somebody else is at work."""
 
 
 class Lock:
@@ -41,8 +47,15 @@ class Lock:
     Of jobs that end together, the last to ask is alone.
     """
     fcntl.flock(self._file, fcntl.LOCK_UN)
+    return self._try(fcntl.LOCK_EX)
+
+  def share(self) -> bool:
+    """Takes it, shared; False: somebody is alone with it."""
+    return self._try(fcntl.LOCK_SH)
+
+  def _try(self, how: int) -> bool:
     with contextlib.suppress(BlockingIOError):
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(self._file, how | fcntl.LOCK_NB)
       return True
     return False
 
@@ -56,7 +69,7 @@ def lock(run_dir: str | os.PathLike, shared: bool = False) -> Iterator[Lock]:
     shared: whether other jobs of the same build may hold it too.
 
   Raises:
-    InputError: another builder holds it.
+    Busy: another builder holds it.
   """
   path = index.index_dir(run_dir) / ".lock"
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +92,7 @@ class Staging:
     run_dir: str | os.PathLike,
     identity: Mapping[str, Any],
     job: str = "0-1",
+    alone: bool = True,
     say=lambda text: None,
   ):
     """Goes on with a build of the same identity, or begins one.
@@ -86,7 +100,9 @@ class Staging:
     Args:
       run_dir: the run's directory.
       identity: what the version is made of; JSON.
-      job: which of several jobs this is, "i-n" of n.
+      job: the name of this one among several jobs.
+      alone: whether nobody else has the lock, so that another build may be
+        thrown away.
       say: told by name when another build is thrown away.
 
     Raises:
@@ -94,14 +110,14 @@ class Staging:
         this very job runs already.
     """
     self._run_dir = run_dir
-    self.path = index.index_dir(run_dir) / ".build"
+    self.path = _folder(run_dir)
     self.version = self.path / _VERSION
     self._ledgers = self.path / _LEDGER
     self._ledger = self._ledgers / f"{job}.jsonl"
-    held = self.path / "identity.json"
+    held = self.path / _IDENTITY
     if held.exists() and (unlike := _unlike(files.read_json(held), identity)):
       text = f"{self.path} is an unfinished build with another {unlike}"
-      if job != "0-1":
+      if not alone:
         raise InputError(
           f"{text}: build without --shard to start over, or delete it"
         )
@@ -111,6 +127,7 @@ class Staging:
       shutil.rmtree(old)
     self.version.mkdir(parents=True, exist_ok=True)
     self._ledgers.mkdir(exist_ok=True)
+    (self.path / _CLAIMS).mkdir(exist_ok=True)
     files.write_json(held, identity)
     self._own = open(self._ledgers / f"{job}.lock", "ab")  # noqa: SIM115
     _take(self._own, False, f"{self.path}: shard {job} is under way already")
@@ -139,6 +156,27 @@ class Staging:
       self._rows = rows.create(
         self.version / index.ROWS, shape, dtype, chunk_rows
       )
+
+  @contextlib.contextmanager
+  def claim(self, chunk: int) -> Iterator[bool]:
+    """Holds a chunk, if nobody does: a dead job's are free again.
+
+    Yields:
+      Whether it is held now.
+    """
+    path = self.path / _CLAIMS / f"{chunk}.lock"
+    with open(path, "ab") as file:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        free = False
+      else:
+        free = True
+      yield free
+
+  def is_finished(self, chunk: int) -> bool:
+    """Whether a chunk that is claimed is finished by now."""
+    return chunk in _as_written(self.path, _lines(self.path, chunk))
 
   def add(self, chunk: int, values: np.ndarray, seconds: float) -> None:
     """Writes a chunk [n, P], then its line in the ledger.
@@ -212,12 +250,8 @@ class Staging:
         manifest.write(self.version, {**made_of, "version": number}, known)
         files.fsync_tree(self.version)
       files.fail_point("index_publish")
-      try:
-        os.rename(self.version, path)
-      except OSError:
-        if not path.exists():
-          raise
-      else:
+      with contextlib.suppress(FileExistsError):
+        files.rename_new(self.version, path)
         return path
 
   def _remove_strays(self, known) -> None:
@@ -237,11 +271,27 @@ def finished_chunks(path: pathlib.Path) -> dict[int, dict[str, Any]]:
   Raises:
     InputError: a ledger is damaged.
   """
-  lines = [
+  return _as_written(path, _lines(path))
+
+
+def unfinished(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+  """The identity of the build that is under way or was left; None: there is none."""
+  path = _folder(run_dir) / _IDENTITY
+  return files.read_json(path) if path.exists() else None
+
+
+def _lines(path: pathlib.Path, chunk: int | None = None) -> list[dict]:
+  """What the ledgers say, of one chunk or of all."""
+  return [
     line
     for ledger in sorted((path / _LEDGER).glob("*.jsonl"))
     for line in files.read_json_lines(ledger)
+    if chunk in (None, line["chunk"])
   ]
+
+
+def _as_written(path: pathlib.Path, lines: list[dict]) -> dict[int, dict]:
+  """Chunk -> its line, for those that are as a line says."""
   array = path / _VERSION / index.ROWS
   names = {rows.chunk_name(line["chunk"]) for line in lines}
   there = {name for name in names if (array / name).is_file()}
@@ -253,12 +303,16 @@ def finished_chunks(path: pathlib.Path) -> dict[int, dict[str, Any]]:
   }
 
 
+def _folder(run_dir: str | os.PathLike) -> pathlib.Path:
+  return index.index_dir(run_dir) / ".build"
+
+
 def _take(file, shared: bool, busy: str) -> None:
   how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
   try:
     fcntl.flock(file, how | fcntl.LOCK_NB)
   except BlockingIOError as e:
-    raise InputError(f"{busy}: wait until it has ended") from e
+    raise Busy(f"{busy}: wait until it has ended") from e
 
 
 def _unlike(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

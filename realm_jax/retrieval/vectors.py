@@ -67,15 +67,19 @@ def rescore(
   return selection.best(jnp.where(ids >= 0, scores, -jnp.inf).T, ids.T, k)
 
 
+class NotFinite(InputError):
+  """Numbers that no search can do anything with."""
+
+
 def check_finite(name: str, values: Array) -> None:
   """Refuses NaN and infinite numbers; outside jit, as it looks at values.
 
   Raises:
-    InputError: naming the first row of `values` [N, ...] that has one.
+    NotFinite: naming the first row of `values` [N, ...] that has one.
   """
   bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
   if bad.any():
-    raise InputError(
+    raise NotFinite(
       f"{name}: {int(bad.sum())} of {len(values)} rows are not finite, the first"
       f" is row {int(bad.argmax())}: embed them again with params that are"
     )

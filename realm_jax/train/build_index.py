@@ -8,8 +8,10 @@ import dataclasses
 import pathlib
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -108,6 +110,7 @@ def build_index(
       workdir,
       {**source.manifest, "chunk_blocks": chunk_blocks},
       job=f"{job}-{count}",
+      alone=count == 1,
       say=note,
     )
     with stage:
@@ -125,15 +128,21 @@ def build_index(
     return publish(source, stage, source.manifest, keep, source.blocks)
 
 
-def open_source(workdir: str | pathlib.Path) -> Source:
-  """Opens a run's newest params and the blocks it searches now.
+def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
+  """Opens a run's params and the blocks it searches now.
+
+  Args:
+    workdir: the run.
+    step: of the checkpoint; None for the newest.
 
   Raises:
     InputError: no run, no data, or parts that don't belong together.
   """
   config = ConfigDict(checkpoint.read_run(workdir))
+  if config.mesh.data > jax.device_count():
+    config.mesh.data = -1  # the run's machine is another one
   corpus = open_corpus(config, workdir)
-  params, meta, step = checkpoint.restore_params(workdir)
+  params, meta, step = checkpoint.restore_params(workdir, step)
   check_same_data(workdir, meta, corpus)
   blocks = versions.newest_blocks(workdir)
   store = BlockStore(blocks) if blocks else corpus.store
@@ -148,6 +157,7 @@ def open_source(workdir: str | pathlib.Path) -> Source:
     **corpus.meta,
     "corpus_hash": store.meta["corpus_hash"],
     "template": run.template(config),
+    "run": versions.run_id(workdir),
     "params_step": step,
     "params_hash": versions.params_hash(params["embedder"]),
   }
@@ -182,41 +192,61 @@ def embed_chunks(
   Raises:
     InputError: a full disk, or params that give numbers that are not finite.
   """
-  finished, num_blocks = stage.finished(), len(store)
+  finished = stage.finished()
   chunks = range(shard[0], stage.num_chunks, shard[1])
-  bounds = {
-    c: (c * stage.chunk_rows, min((c + 1) * stage.chunk_rows, num_blocks))
-    for c in chunks
-  }
-  sizes = {c: last - first for c, (first, last) in bounds.items()}
+  sizes = {c: len(_rows_of(stage, c, len(store))) for c in chunks}
   done = sum(size for c, size in sizes.items() if c in finished)
   params = sharding.replicate(source.params, source.mesh)
   with BlockProgress(done, sum(sizes.values())) as progress:
     for chunk in (c for c in chunks if c not in finished):
-      began = time.monotonic()
-      first, last = bounds[chunk]
-      parts = [] if reuse is None else [reuse.read(first, last)]
-      copied = sum(map(len, parts))
-      progress.update(copied)
-      ids = np.arange(first + copied, last)
-      tokens = store.take(ids, source.buckets.block_len)
-      parts.append(source.buckets.embed(params, tokens, progress.update))
-      emb = np.concatenate(parts)
-      vectors.check_finite(f"blocks {first}..{last - 1}, embedded", emb)
-      stage.add(chunk, emb, time.monotonic() - began)
+      embed_chunk(source, store, stage, params, chunk, progress.update, reuse)
+
+
+def embed_chunk(
+  source: Source,
+  store: BlockStore,
+  stage: staging.Staging,
+  params: dict,
+  chunk: int,
+  on_blocks: Callable[[int], None],
+  reuse: Reuse | None = None,
+) -> None:
+  """As embed_chunks, one chunk.
+
+  Args:
+    params: of the source, on its mesh.
+    on_blocks: called with numbers of blocks as they are embedded.
+  """
+  began = time.monotonic()
+  ids = _rows_of(stage, chunk, len(store))
+  first, last = ids.start, ids.stop
+  parts = [] if reuse is None else [reuse.read(first, last)]
+  copied = sum(map(len, parts))
+  on_blocks(copied)
+  tokens = store.take(np.arange(first + copied, last), source.buckets.block_len)
+  parts.append(source.buckets.embed(params, tokens, on_blocks))
+  emb = np.concatenate(parts)
+  vectors.check_finite(f"blocks {first}..{last - 1}, embedded", emb)
+  stage.add(chunk, emb, time.monotonic() - began)
+
+
+def _rows_of(stage, chunk, num_blocks) -> range:
+  first = chunk * stage.chunk_rows
+  return range(first, min(first + stage.chunk_rows, num_blocks))
 
 
 def publish(
   source: Source,
   stage: staging.Staging,
   manifest: dict[str, Any],
-  keep: int,
+  keep: int | None,
   blocks: pathlib.Path | None = None,
 ) -> pathlib.Path:
-  """Publishes a finished build; old versions go."""
+  """Publishes a finished build; old versions go, unless keep is None."""
   path = stage.publish(manifest, blocks)
   version = int(path.name)
-  versions.retain(source.workdir, keep, pinned=(version,))
+  if keep is not None:
+    versions.retain(source.workdir, keep, pinned=(version,))
   made = versions.read_manifest(source.workdir, version)
   num_blocks, seconds = made["shape"][0], made["seconds"]
   note(

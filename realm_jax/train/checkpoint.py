@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from grain import checkpoint as grain_checkpoint
 
 from realm_jax import files
 from realm_jax.config import InputError
@@ -31,7 +30,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a second start in a workdir may give otherwise.
 _MAY_DIFFER = (
   "data.source_cache",
+  "mesh.data",
   "refresh.keep",
+  "refresh.max_staleness_steps",
+  "refresh.at_bound",
+  "refresh.block_seconds",
+  "refresh.poll_steps",
+  "refresh.supervise",
   "train.num_steps",
   "train.log_every",
   "train.eval_every",
@@ -62,7 +67,7 @@ class Checkpoints:
       raise InputError(
         f"config train.keep_checkpoints={keep}: wanted 1 or more"
       )
-    self.path = _folder(workdir)
+    self.path = folder(workdir)
     self._keep = keep
     self._saving: int | None = None
     self._checkpointer = ocp.AsyncCheckpointer(
@@ -84,7 +89,8 @@ class Checkpoints:
     Args:
       step: steps done, the checkpoint's name.
       tree: pytree of arrays, {"state": ..., "index": ...}.
-      iterator: Grain iterator whose position is saved.
+      iterator: Grain iterator whose position is saved: the same in every
+        process.
       meta: anything JSON can hold.
 
     Raises:
@@ -96,7 +102,7 @@ class Checkpoints:
       "meta": ocp.args.JsonSave({"step": step, **(meta or {})}),
     }
     if iterator is not None:
-      items["batches"] = grain_checkpoint.CheckpointSave(iterator)
+      items["batches"] = ocp.args.JsonSave(iterator.get_state())
     self._remove_unsealed()  # what a killed save has left
     self._saving = step
     with self._disk_full_in_one_line():
@@ -129,6 +135,10 @@ class Checkpoints:
     """What was kept beside a checkpoint's arrays."""
     return _read_meta(self.path, step)
 
+  def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Names, such as "index/block_emb", and shapes of a checkpoint's arrays."""
+    return _saved_shapes(self.path / str(step))
+
   def restore(
     self, step: int, tree_like: Any, iterator: Iterator | None = None
   ) -> tuple[Any, dict[str, Any]]:
@@ -153,10 +163,12 @@ class Checkpoints:
       "meta": ocp.args.JsonRestore(),
     }
     if iterator is not None:
-      items["batches"] = grain_checkpoint.CheckpointRestore(iterator)
+      items["batches"] = ocp.args.JsonRestore()
     read = self._checkpointer.restore(
       self.path / str(step), args=ocp.args.Composite(**items)
     )
+    if iterator is not None:
+      iterator.set_state(read["batches"])
     tree = jax.tree.map(_as_free_as, read["tree"], tree_like)
     return tree, read["meta"]
 
@@ -208,7 +220,7 @@ def restore_params(
   Raises:
     InputError: there is no such checkpoint, or a file is not what was saved.
   """
-  path = _folder(workdir)
+  path = folder(workdir)
   steps = sealed.numbers(path)
   if step is None and not steps:
     raise InputError(f"{path}: no checkpoint here; has this run been trained?")
@@ -274,7 +286,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+def folder(workdir: str | os.PathLike) -> pathlib.Path:
+  """The directory of a run's checkpoints."""
   return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
@@ -291,9 +304,7 @@ def _as_free_as(array: jax.Array, like: Any) -> jax.Array:
 
 def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:
   """Compares names and shapes with those saved; Orbax would tell it at length."""
-  with ocp.PyTreeCheckpointer() as reader:
-    saved = _shapes(reader.metadata(checkpoint / "tree").item_metadata.tree)
-  wanted = _shapes(tree_like)
+  saved, wanted = _saved_shapes(checkpoint), _shapes(tree_like)
   for name in sorted(saved.keys() | wanted.keys()):
     if saved.get(name) != wanted.get(name):
       raise InputError(
@@ -301,6 +312,11 @@ def _check_fits(checkpoint: pathlib.Path, tree_like: Any) -> None:
         f" {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')}"
         " here; take the config it was saved with, or another workdir"
       )
+
+
+def _saved_shapes(checkpoint: pathlib.Path) -> dict[str, tuple[int, ...]]:
+  with ocp.PyTreeCheckpointer() as reader:
+    return _shapes(reader.metadata(checkpoint / "tree").item_metadata.tree)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -45,8 +44,11 @@ class Corpus:
   def tokens(self, block_len: int, slice_size: int) -> BlockTokens:
     """The blocks' tokens, rows over the mesh, padded to whole slices."""
     rows = refresh.padded_rows(len(self.store), self.mesh.size, slice_size)
-    tokens = self.store.device_tokens(block_len, rows)
-    return jax.tree.map(lambda x: sharding.shard_rows(x, self.mesh), tokens)
+
+    def read(first: int, last: int) -> BlockTokens:
+      return self.store.device_tokens(block_len, last, first)
+
+    return sharding.make_rows(read, rows, self.mesh)
 
 
 def data_dir(config: ConfigDict, workdir: str | pathlib.Path) -> pathlib.Path:

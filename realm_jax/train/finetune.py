@@ -150,6 +150,7 @@ def _batches(config, corpus):
     max_answers=config.max_answers,
     max_answer_len=config.max_answer_len,
     seed=config.seed,
+    **run.my_rows(),
   )
 
 

@@ -39,6 +39,7 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     mask_rate=config.mask_rate,
     hide_title=config.hide_title,
     seed=config.seed,
+    **run.my_rows(),
   )
   init_fns = _init_fns(config, retrieval)
   params = warm_start.init_params(init_fns, config, corpus)

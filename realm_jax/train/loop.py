@@ -18,14 +18,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from realm_jax import files
+from realm_jax import distributed, files
 from realm_jax.config import InputError
+from realm_jax.retrieval.contract import TooOld
 from realm_jax.train.checkpoint import Checkpoints
 from realm_jax.train.metrics import MetricsWriter, Progress, note
 from realm_jax.train.state import TrainState
 
 StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, Any, dict]]
-Refresh = Callable[[int, TrainState, Any], tuple[Any, Mapping[str, Any]]]
+Refresh = Callable[
+  [int, TrainState, Any, Callable[[], bool]], tuple[Any, Mapping[str, Any]]
+]
+Watch = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
 Evaluator = Callable[[TrainState, Any], Iterable[tuple[str, Any]]]
 
 # A finite loss can leave params that are not; the gradients tell.
@@ -47,6 +51,8 @@ def train(
   checkpoint_every: int,
   max_in_flight: int = 8,
   refresh: Refresh | None = None,
+  watch: Watch = lambda step, figures: {},
+  fit: Callable[[Any], Any] = lambda index: index,
   evaluators: Sequence[tuple[str, Evaluator]] = (),
   meta: Mapping[str, Any] | None = None,
   place_batch: Callable[[Any], Any] = jax.device_put,
@@ -70,9 +76,13 @@ def train(
     eval_every: steps between two evaluations; 0 for one at the end only.
     checkpoint_every: steps between two checkpoints; 0 for one at the end only.
     max_in_flight: most steps that are dispatched and not awaited.
-    refresh: called before each step with the number of steps done; returns the
-      index to go on with and what happened. {} is nothing; anything else is
-      written with the step's metrics, whatever log_every says.
+    refresh: called before each step with the number of steps done, and with
+      what tells whether to stop, should it wait; returns the index to go on
+      with and what happened. {} is nothing; anything else is written with the
+      step's metrics, whatever log_every says. Where it raises TooOld, a
+      checkpoint is saved first.
+    fit: makes a restored index one of these devices.
+    watch: given a step and its figures when they are written; returns more.
     evaluators: (name, function) pairs; their figures are "name/metric".
     meta: kept in each checkpoint.
     place_batch: host rows -> arrays on the mesh.
@@ -81,38 +91,57 @@ def train(
     The last state and index.
 
   Raises:
-    InputError: the loss is not finite, the data has ended, the disk is full.
+    InputError: the loss is not finite, the data has ended, the disk is full,
+      or the index is too old.
     SystemExit: asked to stop by SIGTERM or SIGINT, after a checkpoint.
   """
-  start = checkpoints.latest() or 0
+  start = distributed.by_process_0(checkpoints.latest) or 0
   _check_not_past(start, num_steps, workdir)
   tree = {"state": state, "index": index}
   if start:
     tree, _ = checkpoints.restore(start, tree, batches)
     note(f"{workdir}: going on from step {start}")
+    tree["index"] = fit(tree["index"])
   state, index = tree["state"], tree["index"]
   writer.truncate_after(start)
-  flight = _Flight(max_in_flight, log_every, num_steps, checkpoints, writer)
+  flight = _Flight(
+    max_in_flight, log_every, num_steps, checkpoints, writer, watch
+  )
 
-  with Progress(start, num_steps) as progress, _StopSignals() as stop_asked:
+  def save(step, state, index):
+    flight.drain()  # nothing that came of a bad loss is saved
+    tree = {"state": state, "index": index}
+    checkpoints.save(step, tree, batches, meta)
+
+  with (
+    Progress(start, num_steps) as progress,
+    _StopSignals() as stop_asked,
+    jax.thread_guard(jax.process_count() > 1),
+  ):
     for step in range(start + 1, num_steps + 1):
       files.fail_point(f"train_step_{step}")
       events = {}
       if refresh is not None:
-        index, events = refresh(step - 1, state, index)
+        try:
+          index, events = refresh(step - 1, state, index, stop_asked.told)
+        except TooOld:
+          if distributed.by_process_0(checkpoints.latest) != step - 1:
+            save(step - 1, state, index)
+          checkpoints.wait()
+          if stop_asked.told():
+            stop_asked.exit(step - 1)
+          raise
       batch, placed, input_seconds = _next_batch(batches, step, place_batch)
       with jax.transfer_guard_host_to_device("disallow"):
         state, index, scalars = step_fn(state, index, placed)
       flight.add(step, batch.example_ids, scalars, events, input_seconds)
 
-      last, stopping = step == num_steps, stop_asked(step)
+      last, stopping = step == num_steps, stop_asked(step - start)
       if last or _due(step, eval_every):
         flight.drain()
         _evaluate(step, evaluators, state, index, writer)
       if last or stopping or _due(step, checkpoint_every):
-        flight.drain()  # nothing that came of a bad loss is saved
-        tree = {"state": state, "index": index}
-        checkpoints.save(step, tree, batches, meta)
+        save(step, state, index)
       progress.update(flight.landed, flight.figures)
       if stopping:
         checkpoints.wait()
@@ -134,9 +163,10 @@ class _Step(NamedTuple):
 class _Flight:
   """The steps under way, oldest first; each is looked at when it lands."""
 
-  def __init__(self, limit, log_every, num_steps, checkpoints, writer):
+  def __init__(self, limit, log_every, num_steps, checkpoints, writer, watch):
     self._limit, self._log_every, self._last = limit, log_every, num_steps
     self._checkpoints, self._writer = checkpoints, writer
+    self._watch = watch
     self._steps: collections.deque[_Step] = collections.deque()
     self.landed, self.figures = 0, {}
     self._clock = None  # (step, seconds) from which the pace is counted
@@ -163,8 +193,10 @@ class _Flight:
     _check_finite(step, values, self._checkpoints)
     self._input_seconds.append(step.input_seconds)
     if logged:
+      seen = self._watch(step.number, values)
+      timings = self._timings(step.number)
       self._writer.write(
-        step.number, {**values, **step.events, **self._timings(step.number)}
+        step.number, {**values, **step.events, **seen, **timings}
       )
     if self._clock is None:
       self._clock = step.number, time.monotonic()
@@ -202,17 +234,25 @@ class _StopSignals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
-  def __call__(self, step: int) -> bool:
+  def __call__(self, steps: int) -> bool:
+    """Whether to stop after this start's steps-th step; asked at each.
+
+    Counted from 1: before the first step JAX's notifier agrees on number 1.
+    """
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(steps)
+    return self.told()
+
+  def told(self) -> bool:
+    """Whether a signal has come to this process; of a job's, JAX takes them."""
     return self._signal is not None
 
   def exit(self, step: int) -> None:
-    """Ends the process as the signal would have."""
+    """Ends the process: well for a scheduler, as a signal does for a person."""
     number = self._signal or signal.SIGTERM
     name = signal.Signals(number).name
     note(f"{name}: stopped after step {step}; the same command goes on there")
-    raise SystemExit(128 + number)
+    raise SystemExit(0 if number == signal.SIGTERM else 128 + number)
 
   def _take(self, number, frame) -> None:
     del frame

@@ -26,6 +26,11 @@ TIMINGS = (
   "input_seconds",
   "refresh_seconds",
   "refresh_blocks_per_second",
+  "refresh_share",
+  "staleness_seconds",
+  "blocked_seconds",
+  "workers_alive",
+  "worker_silent_seconds",
 )
 # What a person watches, as far as the task has it.
 HEADLINE = (

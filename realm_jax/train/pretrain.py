@@ -164,6 +164,7 @@ def _batches(config, corpus):
     max_masks=config.max_masks,
     weights=config.text_weights,
     seed=config.seed,
+    **run.my_rows(),
   )
 
 

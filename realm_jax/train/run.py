@@ -4,23 +4,34 @@ The assembly that ICT, pre-training, fine-tuning and building an index have in
 common, so that each of them reads as what it does.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
-from realm_jax import sharding
+from realm_jax import distributed, sharding
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import journal, manifest, refresh
+from realm_jax.retrieval import manifest, modes, refresh
+from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
+from realm_jax.retrieval.refresher import Refresher
 from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
-from realm_jax.train import checkpoint, loop, metrics, optimizer
+from realm_jax.train import (
+  checkpoint,
+  loop,
+  metrics,
+  optimizer,
+  sealed,
+  supervise,
+)
 from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
@@ -118,20 +129,59 @@ def make_refresher(
   retrieval: Retrieval,
   tokens: BlockTokens,
   probe: Inputs,
-) -> refresh.Refresher:
-  """What keeps the run's index fresh."""
-  return refresh.Refresher(
+) -> Refresher:
+  """What keeps the run's index fresh.
+
+  Raises:
+    InputError: a mode or a contract that can't be.
+  """
+  kind, contract = modes.refresher_of(config.refresh.mode), contract_of(config)
+  folder = checkpoint.folder(workdir)
+  return kind(
     refresh.BlockEmbedder(
       retrieval, config.refresh.slice_size, corpus.mesh.size
     ),
     tokens,
-    mode=config.refresh.mode,
-    every_steps=config.refresh.every_steps,
+    contract,
     workdir=workdir,
     manifest={**corpus.meta, "template": template(config)},
     keep=config.refresh.keep,
     probe=sharding.replicate(probe, corpus.mesh),
+    oldest_checkpoint=lambda: min(sealed.numbers(folder), default=0),
+    say=metrics.note,
   )
+
+
+def contract_of(config: ConfigDict) -> Contract:
+  """How fresh the config wants the index.
+
+  Raises:
+    InputError: names the field, its value and the mend.
+  """
+  section, every = config.refresh, config.train.checkpoint_every
+  if section.supervise and (section.mode != "worker" or section.replay):
+    raise InputError(
+      f"config refresh.supervise={section.supervise}: wanted 0 where"
+      " refresh.mode is not worker, or a journal is replayed"
+    )
+  fields = (field.name for field in dataclasses.fields(Contract))
+  contract = Contract(**{name: section[name] for name in fields})
+  if section.mode != "worker" or contract.replay:
+    return contract
+  if not 0 < every <= contract.every_steps:
+    raise InputError(
+      f"config train.checkpoint_every={every}: a worker makes the index of"
+      " checkpoints, so give 1 to"
+      f" refresh.every_steps={contract.every_steps}"
+    )
+  least = contract.every_steps + every
+  if 0 < contract.max_staleness_steps < least:
+    raise InputError(
+      "config refresh.max_staleness_steps="
+      f"{contract.max_staleness_steps}: refresh.every_steps and"
+      f" train.checkpoint_every take {least}; give that or more, or 0"
+    )
+  return contract
 
 
 def template(config: ConfigDict) -> str:
@@ -163,6 +213,14 @@ def start(
   return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
 
 
+def my_rows() -> dict[str, int]:
+  """Which rows of a batch this process reads: arguments of a batch iterator."""
+  return {
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+
+
 def run_loop(
   config: ConfigDict,
   workdir: str | pathlib.Path,
@@ -171,7 +229,7 @@ def run_loop(
   step_fn,
   state: TrainState,
   batches,
-  refresher: refresh.Refresher | None = None,
+  refresher: Refresher | None = None,
   evaluators: Evaluators = (),
 ):
   """Hands a run to the loop, with its index, checkpoints and metrics.
@@ -184,34 +242,62 @@ def run_loop(
   train = config.train
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
   checkpoint.open_run(workdir, config.to_dict())
-  done = checkpoints.latest()
+  done = distributed.by_process_0(checkpoints.latest)
+  index, meta = None, {**corpus.meta, "devices": corpus.mesh.size}
   if done is not None:
-    check_same_data(workdir, checkpoints.meta(done), corpus)
-  index = _index_at(done, refresher, state, workdir) if refresher else None
-  return loop.train(
-    step_fn=step_fn,
-    state=state,
-    index=index,
-    batches=batches,
-    num_steps=train.num_steps,
-    workdir=workdir,
-    checkpoints=checkpoints,
-    writer=metrics.MetricsWriter(workdir),
-    log_every=train.log_every,
-    eval_every=train.eval_every,
-    checkpoint_every=train.checkpoint_every,
-    max_in_flight=train.max_in_flight,
-    refresh=refresher,
-    evaluators=evaluators,
-    meta=corpus.meta,
-    place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
-  )
+    held = checkpoints.meta(done)
+    check_same_data(workdir, held, corpus)
+    _say_other_devices(workdir, held.get("devices"), corpus.mesh.size)
+  if refresher:
+    index = _index_at(done, refresher, state, checkpoints, workdir)
+  with contextlib.ExitStack() as stack:
+    if refresher and config.refresh.supervise and jax.process_index() == 0:
+      seconds = config.refresh.block_seconds
+      stack.enter_context(
+        supervise.workers(workdir, config.refresh.supervise, seconds)
+      )
+    return loop.train(
+      step_fn=step_fn,
+      state=state,
+      index=index,
+      batches=batches,
+      num_steps=train.num_steps,
+      workdir=workdir,
+      checkpoints=checkpoints,
+      writer=metrics.MetricsWriter(workdir),
+      log_every=train.log_every,
+      eval_every=train.eval_every,
+      checkpoint_every=train.checkpoint_every,
+      max_in_flight=train.max_in_flight,
+      **_of_index(refresher),
+      evaluators=evaluators,
+      meta=meta,
+      place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
+    )
+
+
+def _of_index(refresher: Refresher | None) -> dict[str, Any]:
+  """What the loop is told of a run's index, if it has one."""
+  if refresher is None:
+    return {}
+  return {
+    "refresh": refresher, "watch": refresher.watch, "fit": refresher.fit,
+  }  # fmt: skip
+
+
+def _say_other_devices(workdir, before: int | None, now: int) -> None:
+  if before not in (None, now):
+    metrics.note(
+      f"{workdir}: was on {before} devices and goes on with {now}: the figures"
+      " are no longer those of one run bit for bit"
+    )
 
 
 def _index_at(
   step: int | None,
-  refresher: refresh.Refresher,
+  refresher: Refresher,
   state: TrainState,
+  checkpoints: checkpoint.Checkpoints,
   workdir: str | pathlib.Path,
 ) -> refresh.Index:
   """Version 0, or the shell that the checkpoint's index is restored into.
@@ -229,7 +315,8 @@ def _index_at(
       " one: train in another workdir"
     )
   if step is None:
-    versions.start_over(workdir)
+    distributed.by_process_0(lambda: versions.start_over(workdir))
     return refresher.first(state.params)
-  journal.truncate_swaps(workdir, step)
-  return refresher.shell(state.params)
+  refresher.go_on(step)
+  num_rows = checkpoints.shapes(step).get("index/block_emb", (None,))[0]
+  return refresher.shell(state.params, num_rows)

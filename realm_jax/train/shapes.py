@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 from realm_jax.config import InputError
 from realm_jax.plan import device, plan
 from realm_jax.plan.plan import Part, Program
-from realm_jax.retrieval import refresh
+from realm_jax.retrieval import modes, refresh
 from realm_jax.retrieval.candidates import Specials
+from realm_jax.retrieval.refresher import Refresher
 from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.train import run
 from realm_jax.train.state import TrainState
@@ -128,14 +129,13 @@ class Device:
       array(rows, width, dtype=dtype), array(rows), array(rows)
     )
 
-  def refresher(self, retrieval: Retrieval) -> refresh.Refresher:
+  def refresher(self, retrieval: Retrieval) -> Refresher:
     """What embeds a device's rows."""
     section = self.config.refresh
-    return refresh.Refresher(
+    return modes.refresher_of(section.mode)(
       refresh.BlockEmbedder(retrieval, section.slice_size, self.shards),
       self.tokens,
-      mode=section.mode,
-      every_steps=section.every_steps,
+      run.contract_of(self.config),
       workdir="",
       manifest={},
       keep=section.keep,

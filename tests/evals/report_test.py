@@ -8,6 +8,7 @@ import pytest
 
 from realm_jax.config import InputError
 from realm_jax.evals import exact_match, plots, report
+from realm_jax.retrieval import journal
 
 _KEYS = {"ict": "mask_rate", "pretrain": "evidence"}
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"
@@ -48,6 +49,12 @@ def workdir(tmp_path):
               "note": "x"}]  # fmt: skip
     lines = "\n".join(map(json.dumps, rows))
     (run / "metrics.jsonl").write_text(lines + '\n{"step": 5, "lo')
+  for step in (2, 4):
+    journal.append_swap(
+      tmp_path / "pretrain",
+      {"step": step, "version": step // 2, "params_step": step - 1,
+       "overlap": 0.625, "seconds": 1.5},
+    )  # fmt: skip
   summary = {
     "questions": 1600,
     "recall": {"bm25": {"20": 0.9, "1": 0.5, "5": 0.75}},
@@ -80,6 +87,9 @@ def test_page_is_whole_and_self_contained(workdir):
   )
   assert page.tags.count("svg") == 2 * 4  # loss, utility, recall, staleness
   assert page.tags.count("details") == 12
+  for shown in ("pretrain/index/swaps.jsonl", "version 2", "0.625"):
+    assert shown in page.text
+  assert "ict/index/swaps.jsonl" not in page.text
 
 
 def test_columns_are_in_order_of_k(workdir):

@@ -68,7 +68,10 @@ def prepare(start, tmp_path):
   [
     ("train.num_step=", "no such key; nearest: train.num_steps"),
     ("train.num_steps=3.5", "wanted int, such as the default"),
-    ("refresh.mode=sometimes", "wanted one of never, inline, interleaved"),
+    (
+      "refresh.mode=sometimes",
+      "wanted one of never, inline, interleaved, worker",
+    ),
     ("evidence=gold", "wanted retrieved or own"),
     ("marginalise=word", "wanted token or span"),
     ("embedder.pooling=max", "wanted one of cls, mean"),

@@ -45,6 +45,8 @@ def main(config, workdir):
   if config.name == "wait":
     print("ready", flush=True)
     time.sleep(60)
+  if config.name == "malloc":
+    print(os.environ["GLIBC_TUNABLES"])
   print(config.train.batch_size, workdir, "jax" in sys.modules)
 
 if __name__ == "__main__":
@@ -246,3 +248,17 @@ def test_help_names_the_flags(tmp_path, config_file):
   process = _start(tmp_path, config_file, "--help")
   stdout, _ = process.communicate(timeout=60)
   assert "--workdir:" in stdout and "--config:" in stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+@pytest.mark.parametrize("own", ["", "glibc.malloc.arena_max=1"])
+def test_memory_in_huge_pages(own, tmp_path, config_file, monkeypatch):
+  monkeypatch.delenv("GLIBC_TUNABLES")
+  if own:
+    monkeypatch.setenv("GLIBC_TUNABLES", own)
+  process = _start(tmp_path, config_file, "--config.name=malloc")
+  stdout, stderr = process.communicate(timeout=60)
+  assert process.returncode == 0, stderr
+  tunables, rest = stdout.splitlines()
+  assert rest == "8 w False"
+  assert tunables == own if own else "hugetlb=1" in tunables

@@ -162,7 +162,7 @@ def _start(name: str, *arguments: str) -> Outcome:
   finally:
     sys.argv = argv
     for flag in list(flags.FLAGS):  # the next command has its own
-      if flag.split(".")[0] in ("config", "workdir", "shard"):
+      if flag.split(".")[0] in ("config", "workdir", "shard", "id", "parent"):
         delattr(flags.FLAGS, flag)
   return Outcome(code, out.getvalue(), err.getvalue())
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from realm_jax.retrieval import journal
+from realm_jax.retrieval import index, journal
 from realm_jax.train import checkpoint, metrics
+from tests import launched
 
 NUM_STEPS = 8  # with a checkpoint after 3 and 6, a refresh after 2, 4 and 6
 KILLED_AT = 7  # the second checkpoint may be under way
@@ -63,6 +64,33 @@ def test_an_interrupted_run_is_the_uninterrupted_one(
   assert made[0] == made[1]
   behind = 2 if mode == "interleaved" else 0
   assert made[0] == [(s, s - behind) for s in (2, 4, 6)]
+
+
+def test_two_processes_train_as_one_does(own, start, tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  more = (
+    "--config.mesh.data=-1",
+    "--config.train.batch_size=8",
+    "--config.train.num_steps=4",
+    "--config.refresh.slice_size=4",
+  )
+  job = launched.start(
+    "-m", "experiments.pretrain", *arguments(own, two, "interleaved")[1:], *more
+  )
+  outcome = start(*arguments(own, one, "interleaved"), *more)
+  assert outcome.code == 0, outcome.err
+  code, said = launched.end(job)
+  assert code == 0, said
+  launched.assert_same_figures(one, two)
+  made = [[s["step"] for s in journal.read_swaps(run)] for run in (one, two)]
+  assert made == [[2], [2]]
+  emb = [index.read_version(run, 1, {})[0] for run in (one, two)]
+  np.testing.assert_allclose(*emb, **launched.ROUNDING)
+  params = [checkpoint.restore_params(run)[0] for run in (one, two)]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+    *params,
+  )
 
 
 def test_warm_start_of_the_encoder_then_of_pretraining(own, start, tmp_path):

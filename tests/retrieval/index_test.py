@@ -78,6 +78,26 @@ def test_versions_are_ordered_by_number(tmp_path):
   assert index.latest_version(tmp_path) == 10
 
 
+def test_a_number_is_taken_by_one_publisher(tmp_path, monkeypatch):
+  """Another one takes it between the look and the rename."""
+  free, looked = index.next_version, []
+
+  def next_version(run_dir):
+    number = free(run_dir)
+    if not looked:
+      index.publish_version(run_dir, number, _emb(1), MANIFEST)
+    looked.append(number)
+    return number
+
+  monkeypatch.setattr(index, "next_version", next_version)
+  assert index.publish_next(tmp_path, _emb(2), MANIFEST) == 1
+  assert looked == [0, 1]
+  for version in (0, 1):
+    got, _ = index.read_version(tmp_path, version, {"version": version})
+    np.testing.assert_array_equal(got, _emb(version + 1))
+  assert sorted(os.listdir(tmp_path / "index")) == ["0", "1"]
+
+
 def test_the_same_number_is_replaced(tmp_path):
   for seed in (1, 2):
     index.publish_version(tmp_path, 4, _emb(seed), MANIFEST)

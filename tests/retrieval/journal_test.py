@@ -19,7 +19,8 @@ def test_journal_survives_a_torn_line(tmp_path):
   journal.append_swap(tmp_path, swaps[1])
   assert journal.read_swaps(tmp_path) == swaps
   assert [json.loads(x) for x in path.read_text().splitlines()] == swaps
-  journal.truncate_swaps(tmp_path, after_step=8)
+  assert journal.read_swaps(tmp_path, since=9) == swaps[1:]
+  journal.truncate_swaps(tmp_path, 9)  # a checkpoint of step 9 came before it
   assert journal.read_swaps(tmp_path) == swaps[:1]
 
 

@@ -11,8 +11,9 @@ import pytest
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import journal, refresh
-from realm_jax.train import step
+from realm_jax.retrieval import journal, modes, refresh
+from realm_jax.retrieval.contract import Contract
+from realm_jax.train import checkpoint, step
 from realm_jax.train.state import TrainState
 from tests import tiny_realm as tiny
 
@@ -20,24 +21,32 @@ MANIFEST = {"tokenizer_hash": "t", "corpus_hash": "c", "template": "x"}
 TX = optax.sgd(0.05)
 
 
-def on_mesh(num_devices):
+def on_mesh(num_devices, slice_size=tiny.SLICE):
   """A mesh, the blocks' tokens on it, and their embedder."""
   mesh = sharding.make_mesh(num_devices)
-  tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), tiny.blocks())
+  rows = refresh.padded_rows(tiny.N, num_devices, slice_size)
+  blocks = tiny.blocks(num_rows=rows)
+  tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), blocks)
   embedder = refresh.BlockEmbedder(
-    tiny.retrieval(mesh), tiny.SLICE, num_devices
+    tiny.retrieval(mesh), slice_size, num_devices
   )
   return mesh, tokens, embedder
 
 
-def start(workdir, mode, num_devices=1, every_steps=3):
+def contract(**changes):
+  """Of config.refresh."""
+  fields = {"every_steps": 3, "max_staleness_steps": 0, "at_bound": "block",
+            "block_seconds": 5.0, "poll_steps": 1, "replay": ""}  # fmt: skip
+  return Contract(**fields | changes)
+
+
+def start(workdir, mode, num_devices=1, slice_size=tiny.SLICE, **changes):
   """A refresher with the state and the jitted step of a training run."""
-  mesh, tokens, embedder = on_mesh(num_devices)
-  refresher = refresh.Refresher(
+  mesh, tokens, embedder = on_mesh(num_devices, slice_size)
+  refresher = modes.refresher_of(mode)(
     embedder,
     tokens,
-    mode=mode,
-    every_steps=every_steps,
+    contract(**changes),
     workdir=workdir,
     manifest=MANIFEST,
     keep=2,
@@ -163,7 +172,7 @@ def test_never(tmp_path):
   assert int(index.params_step) == 4
 
 
-@pytest.mark.parametrize("mode", refresh.MODES)
+@pytest.mark.parametrize("mode", modes.MODES)
 def test_a_shell_holds_what_a_checkpoint_has(tmp_path, mode):
   """Same tree, shapes and places as the first index, and nothing published."""
   refresher, state, _ = start(tmp_path, mode, num_devices=2)
@@ -176,6 +185,31 @@ def test_a_shell_holds_what_a_checkpoint_has(tmp_path, mode):
   ):
     assert (got.shape, got.dtype) == (want.shape, want.dtype)
     assert got.sharding.is_equivalent_to(want.sharding, got.ndim)
+
+
+def test_an_index_goes_on_on_other_devices(tmp_path):
+  """39 rows for the same blocks where there were 48, mid-way through a round."""
+  refresher, state, _ = start(tmp_path, "interleaved", 8, slice_size=3)
+  index = refresher.first(state.params)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(2, {"index": index})
+  checkpoints.wait()
+  before = jax.device_get(index)
+
+  refresher, state, _ = start(tmp_path, "interleaved", 1, slice_size=3)
+  num_rows = checkpoints.shapes(2)["index/block_emb"][0]
+  assert (num_rows, refresher.tokens.lens.shape[0]) == (48, 39)
+  shell = refresher.shell(state.params, num_rows)
+  restored = checkpoints.restore(2, {"index": shell})[0]["index"]
+  index = refresher.fit(restored)
+  want = before.block_emb[: tiny.N]
+  np.testing.assert_array_equal(index.block_emb[: tiny.N], want)
+  assert index.block_emb.shape == index.shadow.shape == (39, 10)
+  assert (
+    index.block_emb.sharding == refresher.shell(state.params).block_emb.sharding
+  )
+  np.testing.assert_allclose(index.shadow[: tiny.N], want, rtol=1e-4, atol=1e-5)
+  assert refresher.fit(index) is index
 
 
 def test_overlap_is_the_share_of_ids_in_both(tmp_path):

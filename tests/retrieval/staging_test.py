@@ -100,7 +100,7 @@ def test_a_job_of_many_starts_nothing_over(tmp_path):
   other = IDENTITY | {"params_hash": "b"}
   with (
     pytest.raises(InputError, match=r"another params_hash .*'aa', not 'b'"),
-    begin(tmp_path, other, job="0-2"),
+    begin(tmp_path, other, job="0-2", alone=False),
   ):
     pass
   with begin(tmp_path) as stage:
@@ -130,7 +130,7 @@ def test_a_shard_runs_once(tmp_path):
     begin(tmp_path, job="0-2"),
     pytest.raises(InputError, match="shard 1-2 is under way already"),
   ):
-    staging.Staging(tmp_path, IDENTITY, job="1-2")
+    staging.Staging(tmp_path, IDENTITY, job="1-2", alone=False)
   with begin(tmp_path, job="1-2"):
     pass
 

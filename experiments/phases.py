@@ -1,0 +1,149 @@
+"""Phases of a long command: each done once, some of them beside the others.
+
+One run leaves a second core idle much of the time, so that a phase nobody
+waits for yet costs next to nothing in a process of its own.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import resource
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from experiments import command
+from realm_jax import files
+from realm_jax.config import InputError
+
+_PATIENCE = 60  # seconds for a phase beside to save and end, when all ends
+
+
+class Phase(NamedTuple):
+  """A piece of work with a name; what it needs can be pickled."""
+
+  name: str
+  work: Callable
+  args: tuple
+
+
+class Phases:
+  """What WORKDIR/phases/NAME.json says is done isn't done again.
+
+  A context manager: what still runs beside when an error leaves it is told to
+  save and end.
+  """
+
+  def __init__(self, workdir: pathlib.Path):
+    self._workdir = workdir
+    self._folder = workdir / "phases"
+    self._beside: list[tuple[multiprocessing.Process, list[Phase]]] = []
+    self._worked = False
+
+  def __enter__(self) -> "Phases":
+    self._began = time.monotonic()
+    return self
+
+  def __exit__(self, error, *_) -> None:
+    if error is not None:
+      for process, _ in self._beside:
+        process.terminate()
+        process.join(_PATIENCE)
+        process.kill()
+    self.total()
+
+  def run(self, *phases: Phase) -> None:
+    """Does those here that aren't done."""
+    for name, work, args in self._left(phases):
+      print(f"== {name}", flush=True)
+      began = time.monotonic()
+      work(*args)
+      self._note(name, time.monotonic() - began)
+
+  def beside(self, *phases: Phase) -> None:
+    """Starts those that aren't done, one after the other, in a process beside.
+
+    What they print goes to WORKDIR/NAME.log with the last one's name.
+    """
+    phases = self._left(phases)
+    if not phases:
+      return
+    log = self._workdir / f"{phases[-1].name}.log"
+    names = ", ".join(phase.name for phase in phases)
+    print(f"== {names}: beside, see {log}", flush=True)
+    process = multiprocessing.get_context("spawn").Process(
+      target=_work_beside, args=(self._workdir, phases, log), name=str(log)
+    )
+    process.start()
+    self._beside.append((process, phases))
+
+  def wait(self) -> None:
+    """Waits for all that runs beside.
+
+    Raises:
+      InputError: one of them failed; has its last words.
+    """
+    while self._beside:
+      process, phases = self._beside.pop(0)
+      process.join()
+      if process.exitcode or self._left(phases):
+        words = pathlib.Path(process.name).read_text().splitlines() or [""]
+        raise InputError(f"{process.name}: {words[-1].removeprefix('error: ')}")
+
+  def seconds(self) -> dict[str, float]:
+    """What each phase took."""
+    return {
+      path.stem: files.read_json(path)["seconds"]
+      for path in sorted(self._folder.glob("*.json"))
+      if path.stem != "all"
+    }
+
+  def total(self) -> dict[str, float]:
+    """What all starts took together, as WORKDIR/phases/all.json has it.
+
+    Returns:
+      "seconds_total", and "peak_memory_gb": of this process and of the largest
+      beside it.
+    """
+    path = self._folder / "all.json"
+    total = files.read_json(path) if path.exists() else {}
+    if self._worked:
+      now, self._worked = time.monotonic(), False
+      seconds = total.get("seconds_total", 0) + now - self._began
+      peak = max(total.get("peak_memory_gb", 0), _peak_memory_gb())
+      total = {
+        "seconds_total": round(seconds, 1),
+        "peak_memory_gb": round(peak, 2),
+      }
+      files.write_json(path, total)
+    return total
+
+  def _left(self, phases):
+    left = [p for p in phases if not (self._folder / f"{p.name}.json").exists()]
+    self._worked |= bool(left)
+    return left
+
+  def _note(self, name, seconds):
+    path = self._folder / f"{name}.json"
+    files.write_json(path, {"seconds": round(seconds, 1)})
+
+
+def _peak_memory_gb():
+  who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+  return sum(resource.getrusage(w).ru_maxrss for w in who) / 2**20
+
+
+def _work_beside(workdir, phases, log):
+  """The whole of a process beside."""
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  with open(log, "wb") as file:
+    for stream in (1, 2):
+      os.dup2(file.fileno(), stream)
+  with command.clean_exit():
+    Phases(workdir).run(*phases)
+
+
+def _end_with_parent():
+  multiprocessing.parent_process().join()
+  os._exit(1)
