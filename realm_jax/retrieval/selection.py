@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from realm_jax.types import Array
 
-_MANY = 256  # from this k on, bisection is faster on a CPU
-_WORD = 32  # places in a word of the bit mask
+MANY = 256  # from this k on, bisection is faster on a CPU
+WORD = 32  # places in a word of the bit mask
 _SLABS = 8  # parts that are counted beside each other
 
 
@@ -31,7 +31,7 @@ def largest(values: Array, k: int, bisect: bool) -> tuple[Array, Array]:
   Returns:
     values [k, B], and their places [k, B] in int32; the first of equals first.
   """
-  if not (bisect and k >= _MANY):
+  if not (bisect and k >= MANY):
     found, at = jax.lax.top_k(values.T, k)
     return found.T, at.T
   at = _places(values, k)
@@ -44,7 +44,7 @@ def largest(values: Array, k: int, bisect: bool) -> tuple[Array, Array]:
 
 def places(values: Array, k: int, bisect: bool) -> Array:
   """As `largest`, the places only, ascending: [k, B]."""
-  if bisect and k >= _MANY:
+  if bisect and k >= MANY:
     return _places(values, k)
   return jnp.sort(largest(values, k, bisect)[1], axis=0)
 
@@ -62,6 +62,22 @@ def best(
   return scores.T, jnp.pad(ids, fill, constant_values=-1).T
 
 
+def edge(values: Array, k: int, slack: int) -> Array:
+  """A number [B] that k to k + slack of each column [W, B] reach.
+
+  More, where the k-th largest has many equals."""
+  keys = _ordered(values)
+  low, high = keys.min(0), keys.max(0) + 1
+  return _floats(_edge(_padded(keys), k, low, high, slack))
+
+
+def words(chosen: Array) -> Array:
+  """True and false [W, B] as bits [W / 32, B] in uint32, the first lowest."""
+  bits = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
+  bits = chosen.reshape(-1, WORD, chosen.shape[1]).astype(jnp.uint32) << bits
+  return fold(jnp.bitwise_or, bits, 1)
+
+
 def fold(combine: Callable, x: Array, axis: int) -> Array:
   """Reduces a short axis; XLA:CPU vectorises this, and not its own reduce."""
   parts = [
@@ -72,9 +88,7 @@ def fold(combine: Callable, x: Array, axis: int) -> Array:
 
 
 def _places(values, k):
-  keys = _ordered(values)
-  fill = ((0, -len(keys) % _WORD), (0, 0))
-  keys = jnp.pad(keys, fill, constant_values=jnp.iinfo(jnp.int32).min)
+  keys = _padded(_ordered(values))
   edge = _edge(keys, k, keys.min(0), keys.max(0) + 1)
   # Of those that equal the edge, as many as are missing, the first ones first.
   equal, at = keys == edge, -jnp.arange(len(keys), dtype=jnp.int32)[:, None]
@@ -83,23 +97,38 @@ def _places(values, k):
   last = _edge(at, k - _count(keys, edge + 1), least, jnp.ones_like(edge))
   # XLA fuses into every use what it can, and computes it anew for each; the
   # barriers here and below keep what is used often.
-  at = _places_of((keys > edge) | (at >= last), k)
-  return jax.lax.optimization_barrier(at)
+  chosen = words((keys > edge) | (at >= last))
+  return places_of_bits(jax.lax.optimization_barrier(chosen), k)
+
+
+def _padded(keys):
+  """[W, B] int32 to whole words, with what is below every number."""
+  fill = ((0, -len(keys) % WORD), (0, 0))
+  return jnp.pad(keys, fill, constant_values=jnp.iinfo(jnp.int32).min)
 
 
 def _ordered(values):
   """float32 as int32 in the same order."""
-  bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+  return _flip(jax.lax.bitcast_convert_type(values, jnp.int32))
+
+
+def _floats(keys):
+  """Undoes `_ordered`."""
+  return jax.lax.bitcast_convert_type(_flip(keys), jnp.float32)
+
+
+def _flip(bits):
   return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _edge(values, k, low, high):
+def _edge(values, k, low, high, slack=0):
   """The k-th largest of each column, or a lower edge with k at or above it.
 
   Args:
     values: [W, B] int32.
     k: [B] or one for all.
     low, high: [B]; at least k are >= low, fewer are >= high.
+    slack: so many more than k at or above it are as good.
   """
 
   def narrow(bounds):
@@ -107,7 +136,9 @@ def _edge(values, k, low, high):
     middle = (low & high) + ((low ^ high) >> 1)  # no overflow
     count = _count(values, middle)
     low = jnp.where(count >= k, middle, low)
-    return low, jnp.where(count <= k, middle + (count == k), high)
+    close = (count >= k) & (count <= k + slack)
+    high = jnp.where(count < k, middle, high)
+    return low, jnp.where(close, middle + 1, high)
 
   def is_open(bounds):
     return (bounds[1] - bounds[0] != 1).any()
@@ -124,12 +155,9 @@ def _count(values, edge):
   ).sum(0)
 
 
-def _places_of(chosen, k):
-  """Where [W, B] is true, k times in each column: [k, B], ascending."""
-  b = chosen.shape[1]
-  bits = jnp.arange(_WORD, dtype=jnp.uint32)[:, None]
-  bits = chosen.reshape(-1, _WORD, b).astype(jnp.uint32) << bits
-  words = jax.lax.optimization_barrier(fold(jnp.bitwise_or, bits, 1))
+def places_of_bits(words: Array, k: int) -> Array:
+  """The places of the set bits of `words`, [k, B], ascending; any after them."""
+  b = words.shape[1]
   counts = jax.lax.population_count(words).astype(jnp.int32)  # [W / 32, B]
   first = jnp.cumsum(counts, axis=0) - counts  # the slot of a word's first bit
   index = jnp.broadcast_to(jnp.arange(len(words))[:, None], words.shape)
@@ -138,7 +166,8 @@ def _places_of(chosen, k):
   word = word.at[first, jnp.arange(b)].max(index, mode="drop")
   word = jax.lax.cummax(word, axis=0)  # [k, B]
   rank = jnp.arange(k)[:, None] - jnp.take_along_axis(first, word, axis=0)
-  return word * _WORD + _bit(jnp.take_along_axis(words, word, axis=0), rank)
+  at = word * WORD + _bit(jnp.take_along_axis(words, word, axis=0), rank)
+  return jax.lax.optimization_barrier(at)
 
 
 def _bit(word, rank):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import mips
+from benchmarks import mips, mips_grid
 
 SIZES = (700, 5, 16)  # N, B, P
 
@@ -19,7 +19,24 @@ def test_the_table(dtype):
   assert list(cells)[: len(names)] == names
   assert cells["ours"][1:] == ["1.00", "1.0000", "yes"]
   assert len(cells["product"]) == 2
+  assert "ours: " in "".join(lines) and lines[
+    -1 - (not mips.has_faiss())
+  ].endswith("%")
   assert (lines[-1] == mips._NO_FAISS) != mips.has_faiss()
+
+
+def test_the_share_of_the_peak():
+  side = np.array([0.5, 0.25])  # 2 * 2048^3 / 0.25 s
+  assert (
+    mips.rates(10_000_000, 64, 16, np.array([1.0, 2, 3]), side)
+    == "10 of 69 GFLOP/s, 15%"
+  )
+
+
+@pytest.mark.skipif(not mips.has_faiss(), reason="compares with FAISS")
+def test_a_line_of_the_grid():
+  cells = mips_grid.line(*mips.operands(*SIZES), 9, rounds=2).split()
+  assert cells[:3] == ["700", "5", "9"] and cells[-1] == "1.0000"
 
 
 def test_what_is_not_exact_is_seen():

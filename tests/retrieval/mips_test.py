@@ -82,26 +82,6 @@ def test_exact_with_ties(n, b_and_k, dtype, shards, spread, repeats, seed):
   check(found, block_emb, queries, k)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("n", [96, 101, 128])
-def test_the_last_chunk_overlaps(monkeypatch, n, keep):
-  """Chunks of 32 rows: none is lost or counted twice, whatever the rest."""
-  sizes = mips.Plan(tile=3, chunk=32, bucket=8, keep=keep)
-  monkeypatch.setattr(mips, "plan", lambda *_: sizes)
-  block_emb, queries = integers(n, 7, 3, n, 2)
-  k = 3 if not keep else n  # all rows: any that is there twice shows
-  found = jax.jit(lambda x, q: mips.top_k(x, q, k))(block_emb, queries)
-  check(found, block_emb, queries, k)
-  gone = jax.jit(lambda x, q: mips.top_k(x, q, k, num_blocks=n - 30))
-  check(gone(block_emb, queries), block_emb[: n - 30], queries, k)
-
-
-def test_many_are_found_by_bisection():
-  block_emb, queries = integers(9000, 3, 5, 0, 3)
-  assert mips.plan(9000, 3, 600, "cpu").keep
-  check(search(block_emb, queries, 600), block_emb, queries, 600)
-
-
 def test_equal_rows_of_any_numbers_are_equal():
   """Not whole numbers: rounding depends on the order of a sum."""
   rng = np.random.default_rng(0)
@@ -181,18 +161,6 @@ def test_numbers_that_are_not_finite_are_refused_by_row(bad):
   values[4, 1] = bad
   with pytest.raises(InputError, match=r"queries: 1 of 6 .* first is row 4"):
     vectors.check_finite("queries", values)
-
-
-@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
-@pytest.mark.parametrize("n", [1, 100_000, 13_353_718])
-@pytest.mark.parametrize("b, k", [(1, 8), (64, 5000), (4096, 8), (512, 5000)])
-def test_sizes_stay_in_bounds(platform, n, b, k):
-  p = mips.plan(n, b, k, platform)
-  assert p.chunk % p.bucket == 0 and 1 <= p.tile <= b
-  buckets = (n + p.chunk) // p.bucket
-  held = p.tile * (n if p.keep else buckets) * 4
-  assert p.tile == 1 or platform != "cpu" or held < 36e6
-  assert (buckets + 1) * p.bucket < 2**31  # ids are int32
 
 
 @pytest.mark.parametrize("n", [16384, 16384 * 2 + 7, 50_001])

@@ -13,7 +13,7 @@ from realm_jax.retrieval import selection
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch):
-  monkeypatch.setattr(selection, "_MANY", 2)
+  monkeypatch.setattr(selection, "MANY", 2)
 
 
 @functools.cache
@@ -49,3 +49,15 @@ def test_the_whole_range_of_floats():
   (found, at), _ = compiled(8)(values)
   np.testing.assert_array_equal(found[:, 0], values[::-1, 0])
   np.testing.assert_array_equal(at[:, 0], np.arange(8)[::-1])
+
+
+@pytest.mark.parametrize("slack", [0, 9])
+def test_so_many_reach_the_edge(slack):
+  values = np.random.default_rng(0).standard_normal((1003, 4), np.float32)
+  values[40:, 3] = -np.inf
+  values[:90, 2] = 5
+  edge = np.asarray(selection.edge(values, 60, slack))
+  count = (values >= edge).sum(0)
+  assert (count[:2] >= 60).all() and (count[:2] <= 60 + slack).all()
+  assert count[2] == 90 and edge[2] <= 5  # equals, all of them
+  assert np.isneginf(edge[3])
