@@ -66,6 +66,7 @@ def test_an_interrupted_run_is_the_uninterrupted_one(
   assert made[0] == [(s, s - behind) for s in (2, 4, 6)]
 
 
+@pytest.mark.nightly  # tests/train/multiprocess_test.py is of the same loop
 def test_two_processes_train_as_one_does(own, start, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
   more = (
