@@ -31,7 +31,7 @@ use_venv() {
   fi
   echo "Installing realm-jax$extra into .venv (the first time takes minutes)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --editable ".$extra"
+    --no-compile --editable ".$extra"
   cp pyproject.toml "$stamp"
   cp pyproject.toml .venv/installed.toml
 }

@@ -34,7 +34,9 @@ def what_happened(workdir):
   ]
 
 
-@pytest.mark.parametrize("mode", ["interleaved", "inline"])
+@pytest.mark.parametrize(
+  "mode", ["interleaved", pytest.param("inline", marks=pytest.mark.nightly)]
+)
 def test_an_interrupted_run_is_the_uninterrupted_one(
   own, start, start_failing, tmp_path, mode
 ):

@@ -37,6 +37,7 @@ def live(own, start_failing, tmp_path_factory):
   return run, outcome.err
 
 
+@pytest.mark.nightly
 def test_a_supervised_run(live):
   run, said = live
   assert "worker local-0: the run has ended" in said
@@ -52,6 +53,7 @@ def test_a_supervised_run(live):
   assert {"workers_alive", "worker_silent_seconds"} <= lines[-1].keys()
 
 
+@pytest.mark.nightly
 def test_verify_reads_all_of_it(live, start, tmp_path):
   run = tmp_path / "run"
   shutil.copytree(live[0], run)

@@ -199,4 +199,4 @@ def test_training_does_not_go_back_to_the_old_corpus(update):
   folder, call = update
   assert call("--config.delete=3").code == 0
   with pytest.raises(InputError, match="6/blocks are another corpus than this"):
-    train_run._index_at(3, None, None, folder / "finetune")
+    train_run._index_at(3, None, None, None, folder / "finetune")

@@ -123,8 +123,10 @@ def test_the_parts_make_up_the_step(module, make):
 @pytest.mark.parametrize(
   "module, make, devices",
   [
-    pytest.param(ict, train_ict.program, 8, marks=pytest.mark.nightly),
-    (pretrain, train_pretrain.program, 1),
+    (ict, train_ict.program, 8),
+    pytest.param(
+      pretrain, train_pretrain.program, 1, marks=pytest.mark.nightly
+    ),
   ],
 )
 def test_within_15_percent_of_the_compiler(module, make, devices):

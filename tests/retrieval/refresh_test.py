@@ -109,7 +109,9 @@ def test_rows_are_padded_to_whole_slices():
   assert refresh.padded_rows(37, 1, 5) == 40
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize(
+  "num_devices", [pytest.param(1, marks=pytest.mark.nightly), 2]
+)
 def test_interleaved(tmp_path, num_devices):
   """Every third step swaps in what the params of three steps ago embed."""
   refresher, state, run = start(tmp_path, "interleaved", num_devices)

@@ -131,8 +131,11 @@ def run_step(kind, num_devices=1, fill=ALL, **changed):
 @pytest.mark.parametrize(
   ("kind", "num_devices", "fill"),
   [
-    *((kind, 8, ROOMY) for kind in list(PARTS)[:4]),
-    ("pretrain", 1, CLOSE),
+    ("ict", 8, ROOMY),
+    pytest.param("encoder", 8, ROOMY, marks=pytest.mark.nightly),
+    ("pretrain", 8, ROOMY),
+    ("finetune", 8, ROOMY),
+    pytest.param("pretrain", 1, CLOSE, marks=pytest.mark.nightly),
   ],
 )
 def test_eight_devices_compute_the_same_and_padding_is_spared(
