@@ -21,7 +21,7 @@ saves or loses against several. The optimizer has no products; its memory
 traffic is counted: gradient, weight and two moments read, the last three
 written, and the gradient read once more for its norm.
 
-Below the table: the share of each kind of token that is padding and the counted
+Below the table: the share of the computed places that is padding and the counted
 GFLOP spent on it, and the same step with logits at every position.
 """
 
@@ -63,7 +63,7 @@ class Measured:
     compiled: program -> FLOPs by the compiler.
     seconds: program -> [rounds]; the parts, "step", "everywhere", "peak".
     num_params: weights that the optimizer updates.
-    padding: part -> share of its tokens that are padding.
+    padding: part -> share of what it computes that is padding.
   """
 
   sizes: str
@@ -186,18 +186,26 @@ def _interleaved(running, given) -> dict[str, np.ndarray]:
 
 
 def _padding(realm, given) -> dict[str, float]:
-  """Part -> share of padding among what it works on."""
-  masks = {name: [] for name in ("embed queries", "embed candidates",
-                                 "encoder layers", "MLM head")}  # fmt: skip
+  """Part -> share of the places it computes that hold no token."""
+  retrieval, fill = realm.retrieval, realm.retrieval.fill
+  shares = {name: [] for name in ("embed queries", "embed candidates",
+                                  "encoder layers", "MLM head")}  # fmt: skip
   for g in given:
     found = candidates.gather_blocks(g.tokens, g.ids)
-    block = candidates.block_inputs(found, realm.retrieval.specials)
-    masks["embed queries"].append(g.batch.query.attention_mask)
-    masks["embed candidates"].append(block.attention_mask[:, 1:])
+    query = candidates.visible(
+      g.batch.query, retrieval.embedder, retrieval.specials
+    )
+    block = candidates.block_inputs(found, retrieval.specials)
     joint, _ = realm.join(g.batch, found)
-    masks["encoder layers"].append(joint.attention_mask)
-    masks["MLM head"].append(g.batch.mlm_mask)
-  return {k: 1 - float(np.mean(v)) for k, v in masks.items()}
+    places = (
+      (query.attention_mask, fill.query),
+      (block.attention_mask[:, 1:], fill.block),
+      (joint.attention_mask, fill.joint),
+      (g.batch.mlm_mask, fill.masks),
+    )
+    for name, place in zip(shares, places, strict=True):
+      shares[name].append(retrieval.room(place)["padding"])
+  return {k: float(np.mean(v)) for k, v in shares.items()}
 
 
 def _in_words(config, opened) -> str:
