@@ -31,8 +31,8 @@ from absl import app, flags
 from benchmarks import synthetic
 from experiments import command
 from realm_jax import sharding
+from realm_jax.retrieval import defaults, manifest
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import manifest, staging
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import build_index, update_corpus
 
@@ -170,7 +170,7 @@ def main(_) -> None:
       f"{_BLOCKS.value} blocks, C={_BLOCK_LEN.value}, {_LAYERS.value} layers of"
       f" {_HIDDEN.value}, {jax.devices()[0].device_kind} x"
       f" {build_index.open_source(workdir).mesh.size}, chunks of"
-      f" {staging.CHUNK_BLOCKS}",
+      f" {defaults.CHUNK_BLOCKS}",
       flush=True,
     )
     for what in _MEASURE.value:

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from experiments import command
-from realm_jax.retrieval import staging
+from realm_jax.retrieval import defaults as build
 
 
 def main(config, workdir):
@@ -25,6 +25,6 @@ def main(config, workdir):
 if __name__ == "__main__":
   flags.DEFINE_string("shard", "", "i/n: this job's part of the chunks")
   defaults = config_dict.ConfigDict()
-  defaults.keep = staging.KEEP  # versions kept on disk
-  defaults.chunk_blocks = staging.CHUNK_BLOCKS  # embedded and written at a time
+  defaults.keep = build.KEEP  # versions kept on disk
+  defaults.chunk_blocks = build.CHUNK_BLOCKS  # embedded and written at a time
   command.run(main, defaults=defaults)

@@ -15,7 +15,8 @@ from ml_collections import config_dict
 
 from experiments import command
 from realm_jax.config import InputError
-from realm_jax.retrieval import catalog, staging
+from realm_jax.retrieval import catalog
+from realm_jax.retrieval import defaults as build
 
 _WORDS = "list, verify, diff or gc"
 
@@ -47,7 +48,7 @@ def main(config, workdir, words):
 
 if __name__ == "__main__":
   defaults = config_dict.ConfigDict()
-  defaults.keep = staging.KEEP  # versions that gc keeps
+  defaults.keep = build.KEEP  # versions that gc keeps
   defaults.k = 10  # blocks that diff finds for a query
   defaults.queries = 256  # that diff asks: sentences of the corpus
   command.run(main, defaults=defaults, words=_WORDS)

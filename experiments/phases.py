@@ -1,7 +1,7 @@
 """Phases of a long command: each done once, some of them beside the others.
 
-One run leaves a second core idle much of the time, so that a phase nobody
-waits for yet costs next to nothing in a process of its own.
+Starting up and compiling leave a core idle, and so do small steps: there a
+process beside costs little. Two runs in their loops share the cores.
 """
 
 import multiprocessing
@@ -85,8 +85,9 @@ class Phases:
       InputError: one of them failed; has its last words.
     """
     while self._beside:
-      process, phases = self._beside.pop(0)
+      process, phases = self._beside[0]
       process.join()
+      self._beside.pop(0)  # now: an interrupted wait still ends it
       if process.exitcode or self._left(phases):
         words = pathlib.Path(process.name).read_text().splitlines() or [""]
         raise InputError(f"{process.name}: {words[-1].removeprefix('error: ')}")

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from experiments import command
-from realm_jax.retrieval import staging
+from realm_jax.retrieval import defaults as build
 
 
 def main(config, workdir):
@@ -30,7 +30,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("id", "", "this worker's name, no other one's")
   flags.DEFINE_integer("parent", 0, "the process that this one ends with")
   defaults = config_dict.ConfigDict()
-  defaults.chunk_blocks = staging.CHUNK_BLOCKS  # embedded and written at a time
+  defaults.chunk_blocks = build.CHUNK_BLOCKS  # embedded and written at a time
   defaults.poll_seconds = 2.0  # looks for a checkpoint so often
   defaults.wait_seconds = 3600.0  # without a new checkpoint; then it ends
   defaults.retries = 10  # failures in a row that it gets over

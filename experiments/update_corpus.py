@@ -15,7 +15,7 @@ from ml_collections import config_dict
 from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import corpora
-from realm_jax.retrieval import staging
+from realm_jax.retrieval import defaults as build
 
 
 def main(config, workdir):
@@ -47,6 +47,6 @@ if __name__ == "__main__":
   defaults.delete_file = ""  # ids, one a line
   defaults.replace = ""  # articles: the corpus is these and nothing else
   defaults.source_cache = ""  # fetched packages; "": ~/.cache/realm_jax
-  defaults.keep = staging.KEEP  # versions kept on disk
-  defaults.chunk_blocks = staging.CHUNK_BLOCKS  # embedded and written at a time
+  defaults.keep = build.KEEP  # versions kept on disk
+  defaults.chunk_blocks = build.CHUNK_BLOCKS  # embedded and written at a time
   command.run(main, defaults=defaults)

@@ -216,7 +216,10 @@ def test_what_is_allowed_passes(module, source):
 def test_configs_commands_and_formats_start_without_jax():
   files = sorted((ROOT / "configs").glob("*.py"))
   files += sorted((ROOT / "realm_jax" / "formats").glob("*.py"))
-  modules = [*map(_name, files), "experiments.command"]
+  # and those that start anew to keep their memory in huge pages
+  commands = ("command", "demo", "train_ict", "pretrain", "finetune_qa",
+              "build_index", "update_corpus", "refresh_worker")  # fmt: skip
+  modules = [*map(_name, files), *(f"experiments.{c}" for c in commands)]
   code = (
     "import importlib, sys\n"
     f"for name in {modules}:\n"

@@ -25,10 +25,8 @@ from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.retrieval import index, manifest, rows
 
-KEEP = 2  # versions kept on disk
 _LEDGER, _VERSION, _CLAIMS = "ledger", "version", "claims"
 _IDENTITY = "identity.json"
-CHUNK_BLOCKS = 4096  # blocks of a chunk: what a kill costs at the most
 
 
 class Busy(InputError):

@@ -20,8 +20,8 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
+from realm_jax.retrieval import defaults, rows, staging, vectors
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import rows, staging, vectors
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import checkpoint, run
 from realm_jax.train.corpus import check_same_data, open_corpus
@@ -76,8 +76,8 @@ class Reuse:
 
 def build_index(
   workdir: str | pathlib.Path,
-  keep: int = staging.KEEP,
-  chunk_blocks: int = staging.CHUNK_BLOCKS,
+  keep: int = defaults.KEEP,
+  chunk_blocks: int = defaults.CHUNK_BLOCKS,
   shard: str = "",
 ) -> pathlib.Path | None:
   """Publishes the index of a run's newest checkpoint.

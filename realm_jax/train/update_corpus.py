@@ -16,9 +16,9 @@ from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data import corpora, update_blocks
 from realm_jax.data.blocks import BlockStore
+from realm_jax.retrieval import defaults, staging
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import manifest as manifests
-from realm_jax.retrieval import staging
 from realm_jax.train import build_index
 from realm_jax.train.build_index import Reuse, Source
 from realm_jax.train.metrics import note
@@ -33,8 +33,8 @@ def update_corpus(
   delete: Collection[str] = (),
   replace: str = "",
   source_cache: str = "",
-  keep: int = staging.KEEP,
-  chunk_blocks: int = staging.CHUNK_BLOCKS,
+  keep: int = defaults.KEEP,
+  chunk_blocks: int = defaults.CHUNK_BLOCKS,
 ) -> pathlib.Path:
   """Publishes the newest index version of a run with articles changed.
 
