@@ -91,6 +91,21 @@ def by_process_0(work: Callable[[], Any]) -> Any:
   return value
 
 
+def of_all(value: Any) -> list[Any]:
+  """What each process has come with, in all of them; in the processes' order.
+
+  Args:
+    value: what JSON can hold.
+  """
+  if jax.process_count() == 1:
+    return [value]
+  client = jax_distributed.global_state.client
+  key = f"realm_jax/{next(_numbers)}"
+  client.key_value_set(f"{key}/{jax.process_index():09}", json.dumps(value))
+  client.wait_at_barrier(f"{key}/all", _PATIENCE)
+  return [json.loads(v) for _, v in sorted(client.key_value_dir_get(key))]
+
+
 def wait_for_all() -> None:
   """Returns when every process has come here."""
   if jax.process_count() > 1:

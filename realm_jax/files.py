@@ -18,13 +18,15 @@ from typing import Any
 
 from realm_jax.config import InputError
 
-_FAIL_AT = "REALM_FAIL_AT"  # "name:raise", …:kill, …:disk_full or …:io_error
+_FAILPOINT = (
+  "REALM_FAILPOINT"  # "name:raise", …:kill, …:disk_full or …:io_error
+)
 _ERRORS = {"disk_full": errno.ENOSPC, "io_error": errno.EIO}
 
 
 def fail_point(name: str) -> None:
-  """Fails here if the environment says so: REALM_FAIL_AT=name:how."""
-  where, _, how = os.environ.get(_FAIL_AT, "").partition(":")
+  """Fails here if the environment says so: REALM_FAILPOINT=name:how."""
+  where, _, how = os.environ.get(_FAILPOINT, "").partition(":")
   if where != name:
     return
   if how == "kill":

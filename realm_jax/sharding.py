@@ -179,6 +179,18 @@ def make_rows(
   return jax.tree.map(whole, *parts)
 
 
+def rows_of_process(num_rows: int, mesh: Mesh) -> tuple[int, int]:
+  """First and one past the last of the N rows that this process's devices have.
+
+  They have all between them where the mesh has devices in their order.
+  """
+  places = NamedSharding(mesh, ROWS).addressable_devices_indices_map(
+    (num_rows,)
+  )
+  spans = [rows.indices(num_rows)[:2] for (rows,) in places.values()]
+  return min(first for first, _ in spans), max(last for _, last in spans)
+
+
 def _from_host(array: Any, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: np.asarray(array[index])

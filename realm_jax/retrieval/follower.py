@@ -12,8 +12,6 @@ import pathlib
 import time
 from typing import Any
 
-import numpy as np
-
 from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, journal
@@ -115,22 +113,22 @@ class Follower(Refresher):
       return self._params_step + 1  # anything newer is better
     return step - self.contract.max_staleness_steps
 
-  def _look(self, step: int, least: int) -> tuple[np.ndarray, dict] | None:
+  def _look(self, step: int, least: int) -> Loading | None:
     """The newest version of params from `least` to `step`, once it is loaded."""
     if self._loading is None:
       version = distributed.by_process_0(lambda: self._newest(step, least))
       if version is None:
         return None
       self._loading = self._load(self._source, version)
-    if not distributed.by_process_0(self._loading.rows.done):
+    if not self._loading.is_done():
       return None
     loading, self._loading = self._loading, None
     try:
-      block_emb, made = loading.rows.result()
-    except (InputError, OSError) as e:
+      made = loading.result()[1]
+    except InputError as e:
       self._refuse(loading.version, e)
       return None
-    return (block_emb, made) if made["params_step"] >= least else None
+    return loading if made["params_step"] >= least else None
 
   def _newest(self, step: int, least: int) -> int | None:
     """The number of a version that fits; one that doesn't is named once."""
@@ -158,15 +156,15 @@ class Follower(Refresher):
     )
 
   def _load(self, run_dir: pathlib.Path, version: int) -> Loading:
-    return Loading(run_dir, version, self._expect())
+    return Loading(run_dir, version, self._expect(), *self._my_blocks())
 
   def _take(
     self, step, state, index, found, began, publish: bool = False
   ) -> tuple[Any, dict]:
     """Swaps in a loaded version."""
-    block_emb, made = found
+    block_emb, made = found.result()
     fresh = Fresh(
-      self._place(block_emb),
+      self._place(block_emb, found.first),
       made["version"],
       made["params_step"],
       made["params_hash"],
@@ -184,7 +182,7 @@ class Follower(Refresher):
 
   def _swap_planned(self, step, state, index):
     swap, began = self._plan[0], self._begin(state)
-    found = self._load(self._source, swap["version"]).rows.result()
+    found = self._load(self._source, swap["version"])
     own = bool(self.contract.replay)  # then this run has no version of it yet
     index, figures = self._take(step, state, index, found, began, publish=own)
     self._plan.popleft()
@@ -236,7 +234,8 @@ class Follower(Refresher):
     said = time.monotonic()
     while (found := self._look(step, least)) is None:
       now = time.monotonic()
-      if distributed.by_process_0(lambda now=now: now > end or told_to_stop()):
+      late = distributed.by_process_0(lambda now=now: now > end)
+      if told_to_stop() or late:
         raise TooOld(
           f"{self._how_late(step)} and no newer one has come in"
           f" refresh.block_seconds={self.contract.block_seconds:g}; workers:"

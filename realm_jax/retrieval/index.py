@@ -156,7 +156,11 @@ def next_version(run_dir: str | os.PathLike) -> int:
 
 
 def read_version(
-  run_dir: str | os.PathLike, version: int, expect: dict[str, Any]
+  run_dir: str | os.PathLike,
+  version: int,
+  expect: dict[str, Any],
+  first: int = 0,
+  last: int | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
   """Reads a version after its manifest was found to be what is expected.
 
@@ -165,16 +169,18 @@ def read_version(
     version: its number.
     expect: manifest keys and the values they must have, such as
       {"tokenizer_hash": …, "shape": (n, p)}.
+    first, last: reads and verifies rows first .. last - 1 only; all of them by
+      default.
 
   Returns:
-    Embeddings [N, P] and the manifest.
+    Embeddings [last - first, P] and the manifest.
 
   Raises:
     InputError: no such version, a manifest that differs from `expect` (the
       message names the key and both values), damaged files, or rows that are
       not finite.
   """
-  return read_path(find_version(run_dir, version), expect)
+  return read_path(find_version(run_dir, version), expect, first, last)
 
 
 def find_version(run_dir: str | os.PathLike, version: int) -> pathlib.Path:
@@ -191,18 +197,32 @@ def find_version(run_dir: str | os.PathLike, version: int) -> pathlib.Path:
 
 
 def read_path(
-  path: pathlib.Path, expect: dict[str, Any]
+  path: pathlib.Path,
+  expect: dict[str, Any],
+  first: int = 0,
+  last: int | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
   """read_version, of a version's own directory, wherever it is."""
   manifest = manifests.read(path)
   manifests.check(path, manifest, expect)
-  manifests.verify(path)
-  block_emb = rows.read(path / ROWS)
+  num_rows, size = manifest["shape"]
+  last = num_rows if last is None else last
+  whole = (first, last) == (0, num_rows)
+  others = () if whole else _other_chunks(path, first, last)
+  manifests.verify(path, left_out=others)
+  block_emb = rows.read(path / ROWS, first, last)
   found = [str(block_emb.dtype), list(block_emb.shape)]
-  if found != [manifest["dtype"], manifest["shape"]]:
+  if found != [manifest["dtype"], [last - first, size]]:
     raise InputError(f"{path}/{ROWS} is not what its manifest says: {found}")
   vectors.check_finite(f"{path}/{ROWS}", block_emb)
   return block_emb, manifest
+
+
+def _other_chunks(path: pathlib.Path, first: int, last: int) -> set[str]:
+  """Files of a version that no row from first to last - 1 is in."""
+  there = {p.relative_to(path).as_posix() for p in (path / ROWS).glob("c/*/*")}
+  mine = rows.chunks_of(path / ROWS, first, last)
+  return there - {f"{ROWS}/{name}" for name in mine}
 
 
 def read_manifest(run_dir: str | os.PathLike, version: int) -> dict[str, Any]:

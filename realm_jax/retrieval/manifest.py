@@ -10,7 +10,7 @@ import concurrent.futures
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from realm_jax import files
@@ -74,8 +74,14 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
   return manifest
 
 
-def verify(directory: pathlib.Path) -> dict[str, Any]:
+def verify(
+  directory: pathlib.Path, left_out: Collection[str] = ()
+) -> dict[str, Any]:
   """Reads a manifest and compares every file with its digest.
+
+  Args:
+    directory: of the version.
+    left_out: files that only have to be there: another process reads them.
 
   Raises:
     InputError: names the file that is damaged, missing or not the version's.
@@ -90,7 +96,8 @@ def verify(directory: pathlib.Path) -> dict[str, Any]:
     raise InputError(
       f"{directory / stray[0]}: no file of this index version: delete it"
     )
-  for name, digest in digests(directory, named).items():
+  mine = named.keys() - set(left_out)
+  for name, digest in digests(directory, mine).items():
     if named[name] != digest:
       raise InputError(
         f"{directory / name} is damaged (sha256 differs): {mend(directory)}"

@@ -22,7 +22,7 @@ from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.refresh import BlockEmbedder, Index, empty_rows
-from realm_jax.sharding import fetch, replicate, shard_rows
+from realm_jax.sharding import fetch, make_rows, replicate, rows_of_process
 from realm_jax.types import Array, BlockTokens, Inputs
 
 _PROBE_K = 5  # blocks of a probe query that a swap is judged by
@@ -220,15 +220,26 @@ class Refresher:
     mesh = self.embedder.retrieval.mesh
     return jnp.asarray(value) if mesh is None else replicate(value, mesh)
 
-  def _place(self, block_emb: np.ndarray) -> Array:
-    """The blocks' rows of [N, P] where the index has its own, and its padding."""
-    block_emb = block_emb[: self.embedder.retrieval.num_blocks]
-    padding = self.tokens.lens.shape[0] - len(block_emb)
-    block_emb = np.pad(block_emb, ((0, padding), (0, 0)))
-    mesh = self.embedder.retrieval.mesh
-    return (
-      jnp.asarray(block_emb) if mesh is None else shard_rows(block_emb, mesh)
-    )
+  def _place(self, block_emb: np.ndarray, first: int = 0) -> Array:
+    """Blocks' rows, from `first` on those of this process, where the index has
+    its own, and its padding."""
+    block_emb = block_emb[: self.embedder.retrieval.num_blocks - first]
+
+    def read(start, end):
+      part = block_emb[start - first : end - first]
+      return np.pad(part, ((0, end - start - len(part)), (0, 0)))
+
+    num_rows, mesh = self.tokens.lens.shape[0], self.embedder.retrieval.mesh
+    if mesh is None:
+      return jnp.asarray(read(0, num_rows))
+    return make_rows(read, num_rows, mesh)
+
+  def _my_blocks(self) -> tuple[int, int]:
+    """First and one past the last block whose row this process has."""
+    num_rows, mesh = self.tokens.lens.shape[0], self.embedder.retrieval.mesh
+    span = (0, num_rows) if mesh is None else rows_of_process(num_rows, mesh)
+    first, last = np.minimum(span, self.embedder.retrieval.num_blocks)
+    return int(first), int(last)
 
   def _publish(self, index, params_hash, seconds):
     versions.publish_version(

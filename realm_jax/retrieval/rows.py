@@ -73,20 +73,41 @@ def read(path: pathlib.Path, first: int = 0, last: int | None = None):
   Raises:
     InputError: damaged files.
   """
-  spec = _spec(path) | {"fill_missing_data_reads": False}
-  try:
-    store = tensorstore.open(spec, open=True, read=True).result()
-    last = store.shape[0] if last is None else last
+  store = _open(path)
+  last = store.shape[0] if last is None else last
+  with _damage_named(path):
     return store[first:last].read().result()
-  except ValueError as e:
-    reason = " ".join(str(e).split())
-    mend = manifest.mend(path.parent)
-    raise InputError(f"{path} is damaged: {mend} ({reason})") from e
+
+
+def chunks_of(path: pathlib.Path, first: int, last: int) -> set[str]:
+  """Names of the chunks that rows first .. last - 1 are in.
+
+  Raises:
+    InputError: damaged files.
+  """
+  size = _open(path).chunk_layout.read_chunk.shape[0]
+  return {chunk_name(i) for i in range(first // size, -(-last // size))}
 
 
 def chunk_name(number: int) -> str:
   """The file of a chunk, under the array's directory."""
   return f"c/{number}/0"
+
+
+def _open(path: pathlib.Path) -> tensorstore.TensorStore:
+  spec = _spec(path) | {"fill_missing_data_reads": False}
+  with _damage_named(path):
+    return tensorstore.open(spec, open=True, read=True).result()
+
+
+@contextlib.contextmanager
+def _damage_named(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except ValueError as e:
+    reason = " ".join(str(e).split())
+    mend = manifest.mend(path.parent)
+    raise InputError(f"{path} is damaged: {mend} ({reason})") from e
 
 
 @contextlib.contextmanager

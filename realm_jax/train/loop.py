@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -77,10 +77,10 @@ def train(
     checkpoint_every: steps between two checkpoints; 0 for one at the end only.
     max_in_flight: most steps that are dispatched and not awaited.
     refresh: called before each step with the number of steps done, and with
-      what tells whether to stop, should it wait; returns the index to go on
-      with and what happened. {} is nothing; anything else is written with the
-      step's metrics, whatever log_every says. Where it raises TooOld, a
-      checkpoint is saved first.
+      what tells whether to stop, should it wait (to be asked in every process
+      alike); returns the index to go on with and what happened. {} is nothing;
+      anything else is written with the step's metrics, whatever log_every
+      says. Where it raises TooOld, a checkpoint is saved first.
     fit: makes a restored index one of these devices.
     watch: given a step and its figures when they are written; returns more.
     evaluators: (name, function) pairs; their figures are "name/metric".
@@ -121,17 +121,19 @@ def train(
     for step in range(start + 1, num_steps + 1):
       files.fail_point(f"train_step_{step}")
       try:
-        index, events = refresh(step - 1, state, index, stop_asked.told)
+        index, events = refresh(step - 1, state, index, stop_asked)
       except TooOld:
         save(step - 1, state, index)
-        stop_asked.exit_if_told(step - 1, checkpoints)
+        checkpoints.wait()
+        if stop_asked.told:
+          stop_asked.exit(step - 1)
         raise
       batch, placed, input_seconds = _next_batch(batches, step, place_batch)
       with jax.transfer_guard_host_to_device("disallow"):
         state, index, scalars = step_fn(state, index, placed)
       flight.add(step, batch.example_ids, scalars, events, input_seconds)
 
-      last, stopping = step == num_steps, stop_asked(step - start)
+      last, stopping = step == num_steps, stop_asked()
       if last or _due(step, eval_every):
         flight.drain()
         _evaluate(step, evaluators, state, index, writer)
@@ -139,7 +141,8 @@ def train(
         save(step, state, index)
       progress.update(flight.landed, flight.figures)
       if stopping:
-        stop_asked.exit(step, checkpoints)
+        checkpoints.wait()
+        stop_asked.exit(step)
   checkpoints.wait()
   return state, index
 
@@ -209,15 +212,19 @@ class _Flight:
 
 
 class _StopSignals:
-  """SIGTERM and SIGINT as a question asked after each step.
+  """SIGTERM and SIGINT as a question asked after each step, and in each wait.
 
   The first signal lets the step end; a second one acts at once. Of several
-  processes JAX's own preemption notifier takes SIGTERM, and makes all of them
-  stop after the same step.
+  processes JAX's own preemption notifier takes SIGTERM, and has all of them
+  told at the same question: all must ask equally often.
+
+  Attributes:
+    told: whether the answer was yes.
   """
 
   def __enter__(self) -> "_StopSignals":
     self._signal, self._before = None, {}
+    self.told, self._asked = False, 0
     main = threading.current_thread() is threading.main_thread()
     if main and jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
@@ -228,28 +235,18 @@ class _StopSignals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
-  def __call__(self, steps: int) -> bool:
-    """Whether to stop after this start's steps-th step; asked at each.
-
-    Counted from 1: before the first step JAX's notifier agrees on number 1.
-    """
+  def __call__(self) -> bool:
+    """Whether to stop."""
+    self._asked += 1  # from 1: before the first JAX's notifier agrees on 1
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(steps)
-    return self.told()
+      told = multihost_utils.reached_preemption_sync_point(self._asked)
+    else:
+      told = self._signal is not None
+    self.told |= told
+    return self.told
 
-  def told(self) -> bool:
-    """Whether a signal has come to this process; of a job's, JAX takes them."""
-    return self._signal is not None
-
-  def exit_if_told(self, step: int, checkpoints: Checkpoints) -> None:
-    """Ends the process if a signal has come; in any case all is saved."""
-    checkpoints.wait()
-    if self.told():
-      self.exit(step, checkpoints)
-
-  def exit(self, step: int, checkpoints: Checkpoints) -> None:
+  def exit(self, step: int) -> NoReturn:
     """Ends the process: well for a scheduler, as a signal does for a person."""
-    checkpoints.wait()
     number = self._signal or signal.SIGTERM
     name = signal.Signals(number).name
     note(f"{name}: stopped after step {step}; the same command goes on there")

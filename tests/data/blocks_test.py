@@ -120,7 +120,7 @@ def test_empty_corpus_leaves_nothing(articles, tok, tmp_path):
 
 
 def test_full_disk_leaves_nothing(articles, tok, tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "publish:disk_full")
   with pytest.raises(InputError, match="no space left"):
     blocks.write_block_store(tmp_path / "b", articles, tok, 40)
   assert not list(tmp_path.iterdir())

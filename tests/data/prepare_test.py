@@ -193,10 +193,10 @@ def test_bad_corpora_are_named_and_leave_no_part(
 
 
 def test_full_disk_then_the_same_command_again(corpus, tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "publish:disk_full")
   with pytest.raises(InputError, match="no space left on the disk"):
     prepare.prepare(config(corpus), tmp_path / "data")
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   prepare.prepare(config(corpus), tmp_path / "data")
   prepare.prepare(config(corpus), tmp_path / "clean")
   assert contents(tmp_path / "data") == contents(tmp_path / "clean")

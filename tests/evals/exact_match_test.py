@@ -98,7 +98,7 @@ def test_bad_predictions_line_is_named(tmp_path):
 
 
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "publish:disk_full")
   row = em.Prediction("q1", "who?", "x", ["x"], True)
   with pytest.raises(InputError, match="no space left"):
     em.write_predictions(tmp_path / "predictions.jsonl", [row])

@@ -286,7 +286,7 @@ def test_a_full_disk(own, start_failing, tmp_path, command):
 
 
 def test_a_full_disk_at_a_checkpoint(pretrain, tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "checkpoint_seal:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "checkpoint_seal:disk_full")
   flags = ("--config.train.num_steps=2", "--config.train.checkpoint_every=1")
   outcome = pretrain(*flags, config="ict", command="train_ict")
   assert outcome.code == 2

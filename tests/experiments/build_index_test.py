@@ -59,11 +59,11 @@ def test_a_damaged_version_is_mended_by_a_new_one(demo, start, tmp_path):
 
 def test_a_full_disk_then_on(run, start, monkeypatch):
   """The chunks that are finished are not embedded again."""
-  monkeypatch.setenv("REALM_FAIL_AT", "build_chunk_2:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "build_chunk_2:disk_full")
   outcome = start("build_index", f"--workdir={run}", SMALL)
   assert outcome.code == 2
   assert outcome.err.startswith("error: no space left on the disk of")
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   seen = []
   embed = build_index.LengthBuckets.embed
   monkeypatch.setattr(

@@ -171,7 +171,7 @@ def _start_failing(where: str, name: str, *arguments: str) -> Outcome:
   process = subprocess.run(
     [sys.executable, "-m", f"experiments.{name}", *arguments],
     cwd=ROOT,
-    env=os.environ | {"REALM_FAIL_AT": where},
+    env=os.environ | {"REALM_FAILPOINT": where},
     capture_output=True,
     text=True,
     check=False,

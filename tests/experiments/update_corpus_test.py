@@ -148,11 +148,11 @@ def test_a_new_build_keeps_the_corpus(update, start):
 def test_a_full_disk_then_on(update, monkeypatch):
   folder, call = update
   new = f"--config.add={folder / 'new.jsonl'}"
-  monkeypatch.setenv("REALM_FAIL_AT", "build_chunk_1:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "build_chunk_1:disk_full")
   outcome = call(new, SMALL)
   assert outcome.code == 2 and "no space left on the disk" in outcome.err
   assert open_run(folder).index_version == 5
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   outcome = call(new, SMALL)
   assert "5 of 12 blocks are embedded already" in outcome.err
   manifest.verify(folder / "finetune/index/6")

@@ -73,7 +73,7 @@ class Server:
     log.touch()
     pid = self.ask(
       {"call": [function, list(map(str, args)), kwargs], "log": str(log),
-       "env": {"REALM_FAIL_AT": fail_at}}
+       "env": {"REALM_FAILPOINT": fail_at}}
     )  # fmt: skip
     self._all.append(Process(self, pid, log))
     return self._all[-1]

@@ -98,7 +98,7 @@ def test_other_files_are_not_replaced(drawn, tmp_path):
 def test_a_save_that_fails_leaves_the_older_one(drawn, tmp_path, monkeypatch):
   old, new = (drawn(RealmEmbedder(SIZES), seed) for seed in (0, 1))
   save_pretrained(tmp_path / "m", old)
-  monkeypatch.setenv("REALM_FAIL_AT", "publish:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "publish:disk_full")
   with pytest.raises(InputError, match="no space left"):
     save_pretrained(tmp_path / "m", new)
   assert [p.name for p in tmp_path.iterdir()] == ["m"]

@@ -208,7 +208,7 @@ index.publish_version(sys.argv[1], 1, np.ones((3, 2)), manifest)
 def test_a_killed_writer_leaves_no_version(tmp_path, where):
   index.publish_version(tmp_path, 0, _emb(), MANIFEST)
   command = [sys.executable, "-c", _PUBLISH, str(tmp_path)]
-  env = os.environ | {"REALM_FAIL_AT": f"{where}:kill"}
+  env = os.environ | {"REALM_FAILPOINT": f"{where}:kill"}
   killed = subprocess.run(command, env=env, check=False)
   assert killed.returncode == -signal.SIGKILL
   assert index.list_versions(tmp_path) == [0]
@@ -221,7 +221,7 @@ def test_a_killed_writer_leaves_no_version(tmp_path, where):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "index_manifest:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", "index_manifest:disk_full")
   with pytest.raises(InputError, match="no space left"):
     index.publish_version(tmp_path, 0, _emb(), MANIFEST)
   assert os.listdir(tmp_path / "index") == []

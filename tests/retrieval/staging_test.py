@@ -185,7 +185,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch, where):
     pytest.raises(InputError, match="no space left"),
     begin(tmp_path) as stage,
   ):
-    m.setenv("REALM_FAIL_AT", f"{where}:disk_full")
+    m.setenv("REALM_FAILPOINT", f"{where}:disk_full")
     add(stage, 0, 1, 2, 3)
     stage.publish(MADE_OF)
   assert index.list_versions(tmp_path) == []
@@ -205,7 +205,7 @@ from tests.retrieval import staging_test as t
 
 def fork(where, run):
   if not (child := os.fork()):
-    os.environ["REALM_FAIL_AT"] = where
+    os.environ["REALM_FAILPOINT"] = where
     t.build(run)
     os._exit(0)
   return child

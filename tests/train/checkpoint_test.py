@@ -191,14 +191,14 @@ def test_no_such_checkpoint(saved, tmp_path):
 
 @pytest.mark.parametrize("where", ["checkpoint_seal", "checkpoint_sealed"])
 def test_full_disk_leaves_the_older_ones_alone(saved, monkeypatch, where):
-  monkeypatch.setenv("REALM_FAIL_AT", f"{where}:disk_full")
+  monkeypatch.setenv("REALM_FAILPOINT", f"{where}:disk_full")
   saved.save(30, _tree(30))
   with pytest.raises(
     InputError, match=r"no space left .*step 30 \(newest checkpoint: 20\)"
   ):
     saved.wait()
   assert _names(saved) == ["10", "20"]
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   saved.save(40, _tree(40))
   assert saved.latest() == 40
 

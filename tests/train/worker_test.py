@@ -155,10 +155,10 @@ def test_the_second_of_one_name_is_refused_by_name(run):
 
 
 def test_a_dead_workers_chunks_stay_and_its_claim_is_free(run, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "build_chunk_3:raise")
+  monkeypatch.setenv("REALM_FAILPOINT", "build_chunk_3:raise")
   with pytest.raises(RuntimeError, match="build_chunk_3"):
     work(run)
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   save(run, 20)  # newer; but the build that was begun comes first
   work(run, name="v")
   assert made(run) == [10, 20]
@@ -168,10 +168,10 @@ def test_a_dead_workers_chunks_stay_and_its_claim_is_free(run, monkeypatch):
 
 
 def test_a_build_whose_checkpoint_is_gone_starts_over(run, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "build_chunk_3:raise")
+  monkeypatch.setenv("REALM_FAILPOINT", "build_chunk_3:raise")
   with pytest.raises(RuntimeError):
     work(run)
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   save(run, 20)
   shutil.rmtree(run / "checkpoints/10")
   work(run)
@@ -214,7 +214,7 @@ def _in_thread(run):
 
 @pytest.mark.parametrize("how", ["disk_full", "io_error"])
 def test_it_retries_then_has_a_last_word(run, monkeypatch, capsys, how):
-  monkeypatch.setenv("REALM_FAIL_AT", f"build_chunk_2:{how}")
+  monkeypatch.setenv("REALM_FAILPOINT", f"build_chunk_2:{how}")
   words = {"disk_full": "no space left", "io_error": "Input/output error"}[how]
   with pytest.raises(worker.GivesUp, match=f"after 4 failures, .*{words}"):
     work(run)
@@ -223,7 +223,7 @@ def test_it_retries_then_has_a_last_word(run, monkeypatch, capsys, how):
     True, True, True, False,
   ]  # fmt: skip
   assert said(run)["state"] == "gave up" and words in said(run)["message"]
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   until_idle(run)
   assert made(run) == [10]
 
