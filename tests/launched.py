@@ -29,10 +29,10 @@ def start(*arguments: str, grace: float = 0.5) -> subprocess.Popen:
   )
 
 
-def end(launcher: subprocess.Popen) -> tuple[int, str]:
+def end(launcher: subprocess.Popen, bound=BOUND) -> tuple[int, str]:
   """The exit code and what was said; a job that hangs is killed."""
   try:
-    said = launcher.communicate(timeout=BOUND)[1]
+    said = launcher.communicate(timeout=bound)[1]
   except subprocess.TimeoutExpired:
     for pid in processes(launcher):
       os.kill(pid, 9)

@@ -135,7 +135,8 @@ class Device:
     return modes.refresher_of(section.mode)(
       refresh.BlockEmbedder(retrieval, section.slice_size, self.shards),
       self.tokens,
-      run.contract_of(self.config),
+      # a journal to replay is of the run's versions, and no device's
+      dataclasses.replace(run.contract_of(self.config), replay=""),
       workdir="",
       manifest={},
       keep=section.keep,

@@ -1,12 +1,18 @@
 """Refresh by a worker as a person starts it: supervised, journalled, replayed."""
 
+import contextlib
 import shutil
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
 from realm_jax.train import metrics
+from tests import launched
 
 
 def arguments(own, workdir, *more):
@@ -85,6 +91,54 @@ def test_a_replay_of_it_is_the_same_bit_for_bit(live, own, start, tmp_path):
     for workdir in (run, replay)
   ]
   assert of_runs[0] == of_runs[1]
+
+
+@pytest.mark.nightly
+def test_two_processes_and_a_worker(own, start, tmp_path):
+  two, one = tmp_path / "two", tmp_path / "one"
+  more = (
+    "--config.mesh.data=-1",
+    "--config.train.batch_size=8",
+    "--config.train.num_steps=200",
+    "--config.train.checkpoint_every=20",
+    "--config.refresh.every_steps=20",
+    "--config.refresh.max_staleness_steps=40",
+    "--config.refresh.slice_size=4",
+  )
+  job = launched.start(
+    "-m", "experiments.pretrain", *arguments(own, two, *more)[1:]
+  )
+  with _worker(two):
+    code, said = launched.end(job, bound=500)
+  assert code == 0, said
+  swaps = journal.read_swaps(two)
+  assert len(swaps) >= 5
+  replay = f"--config.refresh.replay={two}/index/swaps.jsonl"
+  outcome = start(*arguments(own, one, *more, replay))
+  assert outcome.code == 0, outcome.err
+  steps = [[(s["step"], s["version"]) for s in journal.read_swaps(run)]
+           for run in (one, two)]  # fmt: skip
+  assert steps[0] == steps[1]
+  loss = [[x["loss"] for x in metrics.read_metrics(run) if "loss" in x]
+          for run in (one, two)]  # fmt: skip
+  assert len(loss[0]) == 200
+  np.testing.assert_allclose(*loss, rtol=1e-3)
+  apart = np.abs(np.subtract(*loss)).max()
+  print(f"\n200 steps, {len(swaps)} swaps: losses differ by {apart:.1e}")
+
+
+@contextlib.contextmanager
+def _worker(run):
+  """A worker beside, once the run has a directory."""
+  while not (run / "config.json").exists():
+    time.sleep(0.1)
+  words = ("-m", "experiments.refresh_worker", f"--workdir={run}", "--id=w")
+  worker = subprocess.Popen([sys.executable, *words], cwd=launched.ROOT)
+  try:
+    yield
+    assert worker.wait(60) == 0
+  finally:
+    worker.kill()
 
 
 def test_a_contract_that_no_worker_can_keep_is_refused(own, start, tmp_path):

@@ -250,6 +250,15 @@ def work(workdir, chunk_seconds=0.0, **options):
     worker.work(workdir, dataclasses.replace(OPTIONS, **options), open_source)
 
 
+def with_jumping_clock(function, *args, **kwargs):
+  """train or work, on a machine whose clock is set again and again."""
+  rng, now = np.random.default_rng(5), time.time
+  with mock.patch.object(
+    time, "time", lambda: now() + rng.uniform(-1, 1) * 3600
+  ):
+    globals()[function](*args, **kwargs)
+
+
 def figures(workdir) -> list[dict]:
   """The metrics that are the same in two runs of the same thing."""
   return [
