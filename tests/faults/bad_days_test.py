@@ -23,7 +23,7 @@ from tests.faults.kills_test import follow, let_end, start
 from tests.train import toy_run
 
 pytestmark = pytest.mark.nightly
-CONFIG = {"num_steps": 40, "max_staleness_steps": 20}
+CONFIG = {"num_steps": 40, "max_staleness_steps": 20, "block_seconds": 5.0}
 WHERE = (
   "version_load", "swap", "swap_written", "checkpoint_seal", "publish",
   "train_step_17",
@@ -97,7 +97,7 @@ def test_a_full_disk_that_recovers_without_a_restart(server, small_disk):
       f.write(bytes(4096))
   worker = server.start("work", run, retries=1000)
   until = time.monotonic() + 20
-  while "No space left" not in worker.log():
+  while "no space left" not in worker.log():
     assert time.monotonic() < until, worker.log()
     time.sleep(0.05)
   assert versions.list_versions(run) == there

@@ -6,6 +6,7 @@ the loss is the score of the best block. Also what a process of the fault tests
 runs: `train` and `work`.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -21,8 +22,8 @@ import optax
 from flax import struct
 
 from realm_jax import files
+from realm_jax.retrieval import follower, heartbeat, refresher, staging
 from realm_jax.retrieval import index as versions
-from realm_jax.retrieval import staging
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.modes import refresher_of
@@ -251,11 +252,17 @@ def work(workdir, chunk_seconds=0.0, **options):
 
 
 def with_jumping_clock(function, *args, **kwargs):
-  """train or work, on a machine whose clock is set again and again."""
-  rng, now = np.random.default_rng(5), time.time
-  with mock.patch.object(
-    time, "time", lambda: now() + rng.uniform(-1, 1) * 3600
-  ):
+  """train or work, on a machine whose clock is set again and again.
+
+  As our modules see it: Orbax waits for a save by the wall clock, and fails it
+  where that jumps by more than 20 minutes just then.
+  """
+  rng = np.random.default_rng(5)
+  clock = types.SimpleNamespace(**vars(time))
+  clock.time = lambda: time.time() + rng.uniform(-1, 1) * 3600
+  with contextlib.ExitStack() as stack:
+    for module in (heartbeat, metrics, follower, worker, refresher, loop):
+      stack.enter_context(mock.patch.object(module, "time", clock))
     globals()[function](*args, **kwargs)
 
 
