@@ -15,8 +15,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # as GitHub makes them, for links between pages
 exclude_patterns = ["differences.md", "examples"]  # parts of api.md
-# .gitignore names and calls without arguments are no code that runs
-suppress_warnings = ["misc.highlighting_failure"]
+highlight_language = "none"  # of blocks that name no language: commands
 
 html_theme = "furo"
 html_title = f"realm-jax {release}"
