@@ -14,7 +14,7 @@ release = re.search(
 extensions = ["myst_parser"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # as GitHub makes them, for links between pages
-exclude_patterns = ["differences.md", "examples"]  # parts of api.md
+exclude_patterns = ["differences.md", "examples", "*.ipynb"]
 highlight_language = "none"  # of blocks that name no language: commands
 
 html_theme = "furo"

@@ -16,6 +16,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
+import yaml
 from absl import flags
 
 from experiments import __main__ as realm_jax_command
@@ -188,6 +189,14 @@ def own_files(tmp_path):
                      ("dev", questions[28:])):  # fmt: skip
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / f"{name}.jsonl").write_text(lines)
+
+
+def test_the_hooks_need_no_network():
+  hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+  (local,) = hooks["repos"]
+  assert local["repo"] == "local"
+  for hook in local["hooks"]:
+    assert hook["language"] == "system"
 
 
 def test_the_pages_build_without_a_warning(tmp_path):
