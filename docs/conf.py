@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+from experiments.__main__ import docs as docstrings
+
 _ROOT = pathlib.Path(__file__).parents[1]
 
 project = "realm-jax"
@@ -20,3 +22,16 @@ highlight_language = "none"  # of blocks that name no language: commands
 html_theme = "furo"
 html_title = f"realm-jax {release}"
 html_show_sourcelink = False
+
+
+def setup(app):
+  """Has commands.md list what there is."""
+  app.connect("source-read", _add_commands)
+
+
+def _add_commands(app, page, source):
+  del app
+  if page == "commands":
+    source[0] += "".join(
+      f"\n## {name}\n\n```\n{doc}\n```\n" for name, doc in docstrings().items()
+    )

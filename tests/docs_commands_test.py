@@ -204,9 +204,11 @@ def test_the_pages_build_without_a_warning(tmp_path):
   done = subprocess.run(
     [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
      "-d", tmp_path / "trees", ROOT / "docs", tmp_path / "html"],
-    capture_output=True, text=True, check=False,
+    cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert (done.returncode, done.stderr) == (0, "")
+  page = (tmp_path / "html" / "commands.html").read_text()
+  assert "Trains an embedder by the inverse cloze task" in page
   page = (tmp_path / "html" / "refresh.html").read_text()
   assert page.count("<svg") >= 3
   assert "def realm_loss(" in re.sub(
