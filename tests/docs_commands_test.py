@@ -68,9 +68,9 @@ def parse(name, arguments):
   if name == "convert":
     convert.parse([name, *arguments])
     return
-  taken, there = {}, set(flags.FLAGS)
+  taken, module = {}, f"experiments/{name}.py"
   was, command.run = command.run, lambda main, **options: taken.update(options)
-  argv, sys.argv = sys.argv, [f"experiments/{name}.py"]
+  argv, sys.argv = sys.argv, [module]
   taken_by_parse = ("defaults", "words", "default_workdir")
   try:
     runpy.run_module(f"experiments.{name}", run_name="__main__")
@@ -78,8 +78,10 @@ def parse(name, arguments):
     command.parse([name, *arguments], flags.FLAGS, **options)
   finally:
     command.run, sys.argv = was, argv
-    for flag in set(flags.FLAGS) - there:
-      delattr(flags.FLAGS, flag)
+    for flag in list(flags.FLAGS):  # the next command has its own
+      own = flags.FLAGS.find_module_defining_flag(flag) == module
+      if own or flag.partition(".")[0] in ("config", "workdir"):
+        delattr(flags.FLAGS, flag)
 
 
 ALL = [
