@@ -5,6 +5,8 @@
 DIR is a run's or a demo's directory. A run that is only pre-trained fills in
 [MASK] instead: "Vermeer was a [MASK] painter". --config.index=VERSION asks over
 another index version and its corpus.
+
+Needs: a run with an index (build_index), or a folder of such runs.
 """
 
 import textwrap

@@ -5,6 +5,8 @@
 A build that was killed goes on with the same command. Independent jobs share
 the work with --shard=0/4, --shard=1/4 and so on; the last to end publishes. On
 what is missing then, the command without --shard goes on.
+
+Needs: a run with a checkpoint.
 """
 
 from absl import flags

@@ -41,14 +41,18 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_dict, config_flags
 
+from experiments import usage
+from realm_jax import progress
 from realm_jax.config import InputError
 
 flags.disclaim_key_flags()  # --help shows them as the command's own
+_PROGRESS = flags.DEFINE_bool("progress", True, "shows it on stderr")
 
-HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-?"}
+HELP = {"--help", "-help", "-h", "--helpshort", "-?"}
+_HELP_OF_ALL = {"--helpfull", "--helpxml"}  # absl's, with every flag
 PROCESSES = "REALM_PROCESSES"  # this process's place in a job of several
 _XLA_CACHE = "JAX_COMPILATION_CACHE_DIR"
-_MALLOC = (
+MALLOC = (
   "glibc.malloc.hugetlb=1",  # huge pages, where the kernel gives them
   f"glibc.malloc.mmap_threshold={1 << 32}",  # bytes; below: from the heap
   f"glibc.malloc.trim_threshold={1 << 34}",  # bytes; the heap is kept
@@ -80,6 +84,9 @@ def run(
   """
   use_huge_pages()
   with _ending_at_once(), clean_exit():
+    if HELP.intersection(sys.argv[1:]):
+      print(_help(main.__globals__, defaults, default_workdir))
+      sys.exit()
     app.define_help_flags()
     parsed = parse(
       sys.argv,
@@ -90,11 +97,30 @@ def run(
     )
     if flags.FLAGS["verbosity"].using_default_value:
       flags.FLAGS.verbosity = -1  # libraries' INFO lines drown our own
+    if not _PROGRESS.value:
+      os.environ[progress.VARIABLE] = progress.OFF
     use_compilation_cache()
     _join(several_processes)
     app.run(
       lambda _: main(*parsed), argv=sys.argv[:1], flags_parser=lambda argv: argv
     )
+
+
+def _help(
+  command: dict[str, Any],
+  defaults: config_dict.ConfigDict | None,
+  default_workdir: str | None,
+) -> str:
+  file, _ = _take_config_file(sys.argv)
+  config = _config_or_defaults(file, defaults, help=True)
+  return usage.text(
+    command,
+    flags.FLAGS.get_key_flags_for_module(sys.argv[0]),
+    _flatten(config),
+    file,
+    defaults is None,
+    default_workdir,
+  )
 
 
 def _join(several_processes: bool) -> None:
@@ -150,7 +176,7 @@ def parse(
     InputError: a flag, key, value or file that is missing or wrong.
   """
   file, argv = _take_config_file(argv)
-  config = _config_or_defaults(file, defaults, HELP.intersection(argv))
+  config = _config_or_defaults(file, defaults, _HELP_OF_ALL.intersection(argv))
   known = _flatten(config)
   _check_keys(argv, known)
   config_flags.DEFINE_config_dict(
@@ -193,7 +219,7 @@ def load_config(file: str) -> config_dict.ConfigDict:
       f"configs/{p.name}" for p in sorted(root.glob("configs/[a-z]*.py"))
     ]
     raise InputError(
-      f"--config={file}: no such file; nearest: {_nearest(name, there)}"
+      f"--config={file}: no such file; nearest: {nearest(name, there)}"
     )
   get_config = runpy.run_path(str(path)).get("get_config")
   try:
@@ -220,7 +246,7 @@ def use_huge_pages() -> None:
     or "jax" in sys.modules
   ):
     return
-  os.environ["GLIBC_TUNABLES"] = ":".join(_MALLOC)
+  os.environ["GLIBC_TUNABLES"] = ":".join(MALLOC)
   os.execv(sys.executable, sys.orig_argv)
 
 
@@ -293,7 +319,7 @@ def _check_keys(argv: list[str], known: dict[str, Any]) -> None:
       )
     if key not in known:
       raise InputError(
-        f"--config.{key}: no such key; nearest: {_nearest(key, known)}"
+        f"--config.{key}: no such key; nearest: {nearest(key, known)}"
       )
 
 
@@ -304,14 +330,21 @@ def _parse_flags(
     return flag_values(argv)[1:]
   except flags.UnrecognizedFlagError as e:
     raise InputError(
-      f"--{e.flagname}: no such flag; there are --workdir, --config and"
-      " --config.KEY"
+      f"--{e.flagname}: no such flag; there are --config, --config.KEY,"
+      f" {', '.join(_own_flags(flag_values))}"
     ) from e
   except flags.Error as e:
     given = re.match(r"flag (--config\.([^=]*)=.*?): ", str(e), re.DOTALL)
     if given and given[2] in known:
       raise _ill_typed(given[1], known[given[2]]) from e
     raise InputError(str(e)) from e
+
+
+def _own_flags(flag_values: flags.FlagValues) -> list[str]:
+  """The command's own flags and those of every command."""
+  names = [f.name for f in flag_values.get_key_flags_for_module(sys.argv[0])]
+  names = [n for n in names if n.partition(".")[0] not in ("config", "workdir")]
+  return ["--workdir", *(f"--{name}" for name in names), "--noprogress"]
 
 
 def _check_tuples(
@@ -331,7 +364,7 @@ def _ill_typed(given: str, default: Any) -> InputError:
   return InputError(f"{given}: wanted {kind}, such as the default {default!r}")
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
   """The three names most like `name`, as a whole or in their last part."""
 
   def likeness(other: str) -> float:

@@ -9,6 +9,8 @@ and realm_jax.load_pretrained read; --format=orbax a checkpoint that a run can
 start from (--config.init.embedder=DIR). --kind is embedder, scorer, encoder,
 reader or openqa, where the directory doesn't say; --partial draws what is
 missing.
+
+Needs: a model's directory, or a run with a checkpoint.
 """
 
 import pathlib

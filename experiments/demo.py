@@ -5,6 +5,8 @@
 Each phase is a run of its own under DIR (ict/, encoder/, pretrain/, finetune/),
 as the other commands make them; a phase that is done isn't done again. Ends
 with DIR/summary.json, DIR/report.html and a table.
+
+Needs: nothing but a network, the first time.
 """
 
 from experiments import command

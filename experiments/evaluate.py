@@ -5,6 +5,8 @@
 FILE is JSONL or TSV; without it, the test questions of the run's own data.
 Prints a table and writes RUN/predictions/FILE.json (the figures) and
 FILE.<row>.jsonl (the answers with their evidence).
+
+Needs: a run with an index (build_index), and questions.
 """
 
 import pathlib

@@ -2,6 +2,8 @@
 
   python -m experiments.finetune_qa --config=configs/finetune.py:demo \\
     --workdir=DIR --config.init.embedder=RUN --config.init.encoder=RUN
+
+Needs: prepared data with questions, and a run of pretrain to start from.
 """
 
 from experiments import command

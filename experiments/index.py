@@ -9,6 +9,8 @@ list: what made them, their size, and whether training searched them. verify:
 whether every byte is what was written; all of them, where none is named. diff:
 what changed in the blocks that queries find, and in the rows. gc: deletes old
 versions and what killed writers left.
+
+Needs: a run with an index.
 """
 
 from ml_collections import config_dict

@@ -6,6 +6,8 @@
 
 Nothing is trained, written or allocated. The corpus is DIR's prepared data if
 there is any; without, it has --blocks blocks and the config's vocabulary.
+
+Needs: a config; no data.
 """
 
 from absl import flags

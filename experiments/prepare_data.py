@@ -6,6 +6,8 @@
 
 It goes to config.data.dir, by default WORKDIR/data. The demo's takes seconds.
 What is there already, made with the same config, is used.
+
+Needs: a corpus. The demo's comes from the package index, once.
 """
 
 import pathlib

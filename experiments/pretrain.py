@@ -1,6 +1,9 @@
 """REALM pre-training, or the warm start of its encoder (configs/encoder.py).
 
-python -m experiments.pretrain --config=configs/pretrain.py:demo --workdir=DIR
+  python -m experiments.pretrain --config=configs/pretrain.py:demo --workdir=DIR
+
+Needs: prepared data; a small model also the warm starts, by train_ict and by
+this command with configs/encoder.py.
 """
 
 from experiments import command

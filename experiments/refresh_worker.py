@@ -5,6 +5,8 @@
 For runs with --config.refresh.mode=worker. As many as you like, started and
 killed at any time, on any machine that sees RUN; each has an id of its own, by
 default its machine's name. It ends when the run has ended.
+
+Needs: a run of pretrain or finetune_qa with refresh.mode=worker.
 """
 
 import platform

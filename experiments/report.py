@@ -1,6 +1,8 @@
 """Writes report.html: one page about a run or a demo, without network.
 
-python -m experiments.report --workdir=DIR
+  python -m experiments.report --workdir=DIR
+
+Needs: a run, or the folder of a demo.
 """
 
 from ml_collections import config_dict

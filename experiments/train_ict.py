@@ -1,6 +1,8 @@
 """Trains an embedder by the inverse cloze task, the warm start of REALM.
 
-python -m experiments.train_ict --config=configs/ict.py:demo --workdir=DIR
+  python -m experiments.train_ict --config=configs/ict.py:demo --workdir=DIR
+
+Needs: prepared data (prepare_data).
 """
 
 from experiments import command

@@ -6,6 +6,8 @@
 RUN's newest index version must be of its newest params (build_index). Only new
 blocks are embedded; the next version has the new corpus, and `ask` and
 `evaluate` use it. What the run was trained on stays as it is.
+
+Needs: a run with an index of its newest params, and the articles.
 """
 
 import pathlib

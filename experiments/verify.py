@@ -4,6 +4,8 @@
 
 A line for each that is as it was written; what is not is named, with what to
 do, and the exit code is 2.
+
+Needs: a run.
 """
 
 from ml_collections import config_dict

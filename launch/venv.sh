@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: the repository's own Python environment.
 
 # Prints the newest Python that can make a virtual environment. A name on PATH

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from realm_jax import files
+from realm_jax import files, progress
 from realm_jax.config import InputError
 from realm_jax.data import (
   blocks,
@@ -174,7 +174,7 @@ class _Preparation:
       logging.info("making the blocks")
       blocks.write_block_store(
         path,
-        _articles(self._config),
+        progress.track(_articles(self._config), "article"),
         self._tokenizer,
         self._config.block_len,
         source=self._config.corpus,
@@ -195,7 +195,7 @@ class _Preparation:
       logging.info("making the texts of %s", name)
       text_store.write_text_store(
         path,
-        self._records(name),
+        progress.track(self._records(name), "text"),
         self._tokenizer,
         source=name,
         hold_out="lead_lines" not in self._names,
@@ -244,6 +244,7 @@ def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
     return tokenizer.load_vocab(options.vocab_file, options.lower_case)
   train = getattr(tokenizer, f"train_{options.kind}")
   articles = itertools.islice(_articles(config), _VOCABULARY_ARTICLES)
+  articles = progress.track(articles, "article for the vocabulary")
   words = (text for a in articles for text in (a.title, a.text))
   return train(words, options.vocab_size, options.lower_case)
 

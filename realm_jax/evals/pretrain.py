@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from realm_jax import sharding
+from realm_jax import progress, sharding
 from realm_jax.evals import retrieval
 from realm_jax.evals.exact_match import mean_and_se
 from realm_jax.models import objective
@@ -123,7 +123,7 @@ def score_queries(
     NumPy arrays, in the order of the batches.
   """
   scored = []
-  for batch in batches:
+  for batch in progress.track(batches, "batch of masked queries"):
     rows = score_batch(realm, params, block_emb, tokens, place_batch(batch))
     # The host's ids: on a device int64 may lose its upper half.
     rows = sharding.fetch(rows).replace(example_ids=batch.example_ids)

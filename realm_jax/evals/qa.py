@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realm_jax import sharding
+from realm_jax import progress, sharding
 from realm_jax.data import features, qa
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
@@ -239,6 +239,8 @@ def make_evaluator(
 
 def chunks(count: int, size: int) -> Iterator[np.ndarray]:
   """0..count-1 in rows of `size`, the last filled up with -1."""
-  for first in range(0, count, size):
-    rows = np.arange(first, first + size)
-    yield np.where(rows < count, rows, -1)
+  with progress.Progress(count, "question") as shown:
+    for first in range(0, count, size):
+      rows = np.arange(first, first + size)
+      yield np.where(rows < count, rows, -1)
+      shown.update(min(first + size, count))

@@ -57,6 +57,8 @@ class Pretrained:
     unread: reference name -> tensor, of those that no forward reads;
       save_pretrained writes them back.
     fresh: reference names of params that were drawn, not read.
+    origin: "training" and "data" -> what is known of them, name -> value;
+      save_pretrained writes it into the card.
   """
 
   config: RealmConfig
@@ -67,6 +69,9 @@ class Pretrained:
   block_emb: Array | None = None
   unread: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   fresh: tuple[str, ...] = ()
+  origin: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def load_pretrained(

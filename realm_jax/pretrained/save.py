@@ -11,6 +11,7 @@ from realm_jax import files
 from realm_jax.config import FILE, InputError, RealmConfig
 from realm_jax.formats import safetensors
 from realm_jax.models import whole_state
+from realm_jax.pretrained import card
 from realm_jax.pretrained.load import WEIGHTS, Pretrained
 from realm_jax.retrieval.retriever import RECORDS
 
@@ -29,6 +30,7 @@ def save_pretrained(
 ) -> None:
   """Publishes a directory that the reference and load_pretrained read.
 
+  README.md is its card: sizes, and what the run says of training and data.
   A model that is there already is replaced, whole. One whose config has fields
   of ours (a pooling, say) is another model to the reference.
 
@@ -55,8 +57,11 @@ def save_pretrained(
 def write_all_but_weights(
   directory: pathlib.Path, pretrained: Pretrained
 ) -> None:
-  """Writes config.json, the tokenizer's files and the block records."""
-  _config_to_save(pretrained).save_pretrained(directory)
+  """Writes config.json, the card, the tokenizer's files, the block records."""
+  config = _config_to_save(pretrained)
+  config.save_pretrained(directory)
+  text = card.card(pretrained, config)
+  (directory / card.FILE).write_text(text, encoding="utf-8")
   if pretrained.retriever is not None:
     pretrained.retriever.save_pretrained(directory)
   if pretrained.tokenizer is not None:
@@ -85,6 +90,8 @@ def check_place(path: pathlib.Path) -> None:
     raise InputError(f"{path}: a file: wanted a directory")
   names = [p.name for p in path.iterdir()] if path.exists() else []
   for name in names:
+    if name == card.FILE and card.is_ours(path / name):
+      continue
     if not any(fnmatch.fnmatch(name, pattern) for pattern in _MODEL_FILES):
       raise InputError(
         f"{path} also holds {name}, and would be replaced: give a new directory"

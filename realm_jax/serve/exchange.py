@@ -126,8 +126,11 @@ def _open_trained(path: pathlib.Path, kind: str | None) -> Pretrained:
   norm = jax.tree.map(lambda x: x * root, params["embedder"]["norm"])
   params["embedder"] = {**params["embedder"], "norm": norm}
   module, tokenizer = modules[kind], _tokenizer(opened)
+  origin = _origin(opened)
   if kind != "openqa":
-    return Pretrained(module.config, module, params[kind], tokenizer)
+    return Pretrained(
+      module.config, module, params[kind], tokenizer, origin=origin
+    )
   retriever = None
   if tokenizer is not None:
     retriever = RealmRetriever(StoreRecords(opened.store), tokenizer)
@@ -138,7 +141,33 @@ def _open_trained(path: pathlib.Path, kind: str | None) -> Pretrained:
     tokenizer,
     retriever,
     root * opened.block_emb[: len(opened.store)],
+    origin=origin,
   )
+
+
+def _origin(opened: run.Run) -> dict[str, dict]:
+  """What a run tells of its training and its data, for the card."""
+  manifest = files.read_json(opened.data_dir / "manifest.json")
+  config, meta = opened.config, opened.store.meta
+  training = {"run": opened.workdir.name, "steps": opened.step}
+  training |= {"seed": config["seed"]} | {
+    name: config["train"][name]
+    for name in ("num_steps", "batch_size", "learning_rate")
+  }
+  training |= {
+    f"{part} began with": pathlib.Path(path).name
+    for part, path in config["init"].items()
+    if path
+  }
+  data = {"blocks": len(opened.store), "corpus hash": meta["corpus_hash"]}
+  data["tokenizer hash"] = opened.tokenizer.hash
+  data |= {
+    f"sha256 of {pathlib.Path(name).name}": digest
+    for name, digest in manifest.get("sources", {}).items()
+  }
+  if opened.index_version is not None:
+    data["index version"] = opened.index_version
+  return {"training": training, "data": data}
 
 
 def _modules(opened: run.Run) -> dict[str, nn.Module]:

@@ -199,7 +199,7 @@ def embed_chunks(
   params = sharding.replicate(source.params, source.mesh)
   with BlockProgress(done, sum(sizes.values())) as progress:
     for chunk in (c for c in chunks if c not in finished):
-      embed_chunk(source, store, stage, params, chunk, progress.update, reuse)
+      embed_chunk(source, store, stage, params, chunk, progress.add, reuse)
 
 
 def embed_chunk(

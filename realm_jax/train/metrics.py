@@ -7,16 +7,14 @@ same lines again, so the curve never has a step twice.
 
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import tensorboardX
-import tqdm
 
-from realm_jax import files
+from realm_jax import files, progress
 from realm_jax.config import InputError
 
 # What differs between two runs of the same thing.
@@ -41,7 +39,7 @@ HEADLINE = (
   "exact_match",
   "index_version",
 )
-_SECONDS_BETWEEN_LINES = 15.0
+note = progress.say  # a line on stderr
 
 
 class MetricsWriter:
@@ -113,89 +111,30 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   return _lines(path)
 
 
-class Progress:
-  """Shows how a run comes on: a bar on a terminal, else a line at times."""
+class Progress(progress.Progress):
+  """Shows how a run comes on: its steps and the figures to watch."""
 
   def __init__(self, start: int, num_steps: int):
-    self._start, self._num_steps, self._step = start, num_steps, start
-    self._began = self._shown = time.monotonic()
-    self._bar = None
-    if jax.process_index() == 0 and sys.stderr.isatty():
-      self._bar = tqdm.tqdm(
-        initial=start, total=num_steps, unit="step", dynamic_ncols=True
-      )
-
-  def __enter__(self) -> "Progress":
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._bar is not None:
-      self._bar.close()
+    super().__init__(num_steps, "step", start)
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
     """Shows the newest figures, those of step `step`."""
-    if step <= self._step:
-      return
-    self._step = step
     figures = {k: f"{float(values[k]):.4g}" for k in HEADLINE if k in values}
-    if self._bar is not None:
-      self._bar.set_postfix(figures, refresh=False)
-      self._bar.update(step - self._bar.n)
-    elif self._is_time(step):
-      pace = (step - self._start) / (time.monotonic() - self._began)
-      eta = tqdm.tqdm.format_interval((self._num_steps - step) / pace)
-      shown = "  ".join(f"{k} {v}" for k, v in figures.items())
-      note(f"step {step}/{self._num_steps}  {shown}  eta {eta}")
-
-  def _is_time(self, step: int) -> bool:
-    now = time.monotonic()
-    if now - self._shown < _SECONDS_BETWEEN_LINES and step < self._num_steps:
-      return False
-    self._shown = now
-    return True
+    super().update(step, figures)
 
 
-class BlockProgress:
-  """Shows how a build comes on: as Progress does."""
+class BlockProgress(progress.Progress):
+  """Shows how a build comes on."""
 
   def __init__(self, done: int, total: int):
     """Begins with `done` of `total` blocks."""
-    self._first, self._done, self._total = done, done, total
-    self._began = self._said = time.monotonic()
-    self._bar = None
-    if sys.stderr.isatty():
-      self._bar = tqdm.tqdm(
-        initial=done, total=total, unit="block", dynamic_ncols=True
-      )
-    elif done:
+    super().__init__(total, "block", done)
+    if done:
       note(f"{done} of {total} blocks are embedded already")
 
-  def __enter__(self) -> "BlockProgress":
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._bar is not None:
-      self._bar.close()
-
-  def update(self, num_blocks: int) -> None:
+  def add(self, num_blocks: int) -> None:
     """So many blocks more are done."""
-    self._done += num_blocks
-    if self._bar is not None:
-      self._bar.update(num_blocks)
-      return
-    now = time.monotonic()
-    if not num_blocks or now - self._said < _SECONDS_BETWEEN_LINES:
-      return
-    self._said = now
-    pace = (self._done - self._first) / (now - self._began)
-    eta = tqdm.tqdm.format_interval((self._total - self._done) / pace)
-    note(f"{self._done}/{self._total} blocks  {pace:.0f} blocks/s  eta {eta}")
-
-
-def note(text: str) -> None:
-  """Prints a line on stderr, above the bar if there is one; process 0 only."""
-  if jax.process_index() == 0:
-    tqdm.tqdm.write(text, file=sys.stderr)
+    self.update(self._done + num_blocks)
 
 
 def _number(value: Any) -> float | int | None:

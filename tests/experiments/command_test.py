@@ -128,7 +128,10 @@ def test_defaults_and_words(parse):
     ("--config.lower=maybe", "--config.lower=maybe: wanted bool"),
     ("--config.weights=a", "--config.weights=.*: wanted tuple.*default"),
     ("--config.seed", "Missing value for flag --config.seed"),
-    ("--wrokdir=x", "--wrokdir: no such flag; there are --workdir"),
+    (
+      "--wrokdir=x",
+      "--wrokdir: no such flag; there are --config, --config.KEY, --workdir",
+    ),
     ("stray", "'stray': this command takes flags only"),
   ],
 )
@@ -247,7 +250,8 @@ def test_interrupt_is_130(tmp_path, config_file):
 def test_help_names_the_flags(tmp_path, config_file):
   process = _start(tmp_path, config_file, "--help")
   stdout, _ = process.communicate(timeout=60)
-  assert "--workdir:" in stdout and "--config:" in stdout
+  assert "--workdir=DIR" in stdout and "--config.seed=3" in stdout
+  assert process.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")

@@ -152,7 +152,8 @@ def _question(article):
 def _start(name: str, *arguments: str) -> Outcome:
   """Runs a command in this process; the compiled programs are shared."""
   out, err = io.StringIO(), io.StringIO()
-  argv, sys.argv = sys.argv, [f"experiments/{name}.py", *arguments]
+  module = f"experiments/{name}.py"
+  argv, sys.argv = sys.argv, [module, *arguments]
   code = 0
   try:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -162,7 +163,8 @@ def _start(name: str, *arguments: str) -> Outcome:
   finally:
     sys.argv = argv
     for flag in list(flags.FLAGS):  # the next command has its own
-      if flag.split(".")[0] in ("config", "workdir", "shard", "id", "parent"):
+      own = flags.FLAGS.find_module_defining_flag(flag) == module
+      if own or flag.split(".")[0] in ("config", "workdir"):
         delattr(flags.FLAGS, flag)
   return Outcome(code, out.getvalue(), err.getvalue())
 

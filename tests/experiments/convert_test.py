@@ -75,8 +75,11 @@ def test_a_run_answers_as_before(start, demo, plain_run, tmp_path):
   assert outcome == (0, f"RealmForOpenQA in {to}\n", "")
   model = load_pretrained(to)
   assert model.config.reader_beam_size == 3
+  card = (to / "README.md").read_text()
+  assert "| steps | 3 |" in card and "| index version | 4 |" in card
   predictor = Predictor(plain_run, batch_size=1)
   run = predictor.run
+  assert f"| corpus hash | {run.store.meta['corpus_hash']} |" in card
   for question in ("which Dutch painter lived in Delft", "river of Africa"):
     asked = model.tokenizer([question])
     evidence = find_evidence(model, asked)

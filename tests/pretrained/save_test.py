@@ -56,6 +56,7 @@ def test_in_shards(drawn, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, read.params, model.params)
   save_pretrained(tmp_path / "m", model)  # the older one is gone
   assert {p.name for p in (tmp_path / "m").iterdir()} == {
+    "README.md",
     "config.json",
     "model.safetensors",
   }
@@ -83,6 +84,29 @@ def test_two_embedders(drawn, tmp_path):
   with pytest.raises(InputError, match="parts of different configs"):
     save_pretrained(tmp_path / "other", model)
   assert not (tmp_path / "other").exists()
+
+
+def test_the_card_says_what_is_known(drawn, tmp_path):
+  model = drawn(RealmEmbedder(SIZES))
+  save_pretrained(tmp_path / "m", model)
+  unknown = (tmp_path / "m" / "README.md").read_text()
+  assert "# RealmEmbedder\n" in unknown
+  count = sum(x.size for x in jax.tree.leaves(model.params))
+  assert f"| params | {count:,} |\n" in unknown
+  assert "| intermediate_size | 5 |\n" in unknown
+  assert unknown.count("Not known") == 2
+  known = {"training": {"steps": 1380}, "data": {"corpus": "a|b"}}
+  save_pretrained(tmp_path / "m", dataclasses.replace(model, origin=known))
+  text = (tmp_path / "m" / "README.md").read_text()
+  assert "## Training\n\n| | |\n|---|---|\n| steps | 1,380 |\n" in text
+  assert "| corpus | a\\|b |" in text and "Not known" not in text
+
+
+def test_a_card_of_ones_own_is_not_replaced(drawn, tmp_path):
+  (tmp_path / "README.md").write_text("# My model\n")
+  with pytest.raises(InputError, match=r"also holds README\.md"):
+    save_pretrained(tmp_path, drawn(RealmEmbedder(SIZES)))
+  assert (tmp_path / "README.md").read_text() == "# My model\n"
 
 
 def test_other_files_are_not_replaced(drawn, tmp_path):

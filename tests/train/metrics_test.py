@@ -58,23 +58,27 @@ def test_missing_file_is_named(tmp_path):
     metrics.read_metrics(tmp_path)
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(
-  capsys, monkeypatch
-):
+def test_a_run_shows_its_steps_and_what_to_watch(capsys, monkeypatch):
   clock = [0.0]
-  monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
+  monkeypatch.setattr("time.monotonic", lambda: clock[0])
   with metrics.Progress(start=10, num_steps=70) as progress:
     for step in range(11, 41):  # 1 s a step: a line at 15 s and at 30 s
       clock[0] += 1
       progress.update(step, {"loss": 2.5, "unwatched": 1.0})
   assert capsys.readouterr().err.splitlines() == [
-    "step 25/70  loss 2.5  eta 00:45",
-    "step 40/70  loss 2.5  eta 00:30",
+    "step 25/70  loss 2.5  1/s  eta 00:45",
+    "step 40/70  loss 2.5  1/s  eta 00:30",
   ]
 
 
-def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
-  monkeypatch.setattr(metrics.sys.stderr, "isatty", lambda: True)
-  with metrics.Progress(start=0, num_steps=4) as progress:
-    progress.update(4, {"loss": 2.5})
-  assert "4/4" in capsys.readouterr().err
+def test_a_build_shows_its_blocks(capsys, monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr("time.monotonic", lambda: clock[0])
+  with metrics.BlockProgress(done=40, total=100) as progress:
+    for _ in range(2):
+      clock[0] += 10
+      progress.add(15)
+  assert capsys.readouterr().err.splitlines() == [
+    "40 of 100 blocks are embedded already",
+    "block 70/100  1.5/s  eta 00:20",
+  ]
