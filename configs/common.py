@@ -103,6 +103,9 @@ def data(size: str) -> ConfigDict:
   # of a regular expression: texts that it matches in the blocks, the most
   # frequent, that training looks for
   config.qa_options.regex_spans = 16
+  # blocks, evenly spaced, where these are looked for; 0: all. A million
+  # characters take some 40 ms a question, so of 13 M blocks take some
+  config.qa_options.regex_blocks = 0
   config.annotator = "rules"  # salient spans: "rules", or "spacy" (extra ner)
   config.block_len = 288  # a block: 3 + title + body wordpieces at the most
   config.max_articles = pick(size, smoke=400, demo=0, base=0)  # 0: all

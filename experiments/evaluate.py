@@ -40,13 +40,11 @@ def main(config, workdir):
     print("as they are, though there are", qa_choice.describe(faults))
   print(comparison.table(scores))
   print("\n" + comparison.recall_table(scores, cutoffs))
+  name = config.name or re.sub(
+    r"[^\w-]+", "_", pathlib.Path(source).name.partition(".")[0]
+  )
   written = comparison.write(
-    run.workdir,
-    re.sub(r"[^\w-]+", "_", pathlib.Path(source).name.partition(".")[0]),
-    questions,
-    scores,
-    resamples=config.resamples,
-    depth=config.run_depth,
+    run.workdir, name, questions, scores, config.resamples, config.run_depth
   )
   print("written:", ", ".join(str(p) for p in written))
 
@@ -68,6 +66,7 @@ if __name__ == "__main__":
   # another index version than the newest, with its blocks: its number, its
   # directory, or a run's
   defaults.index = ""
+  defaults.name = ""  # of the files written; "": FILE's
   defaults.num_questions = 0  # only the first so many; 0: all
   defaults.regex = False  # answers are regular expressions (CuratedTREC)
   # pre-trained run for the closed book; "": the one a fine-tuned run began with

@@ -4,6 +4,8 @@ import pathlib
 from typing import Any
 
 import ml_collections
+import numpy as np
+import tqdm
 from absl import logging
 
 from realm_jax.config import InputError
@@ -58,7 +60,7 @@ def make(
     splits, dropped = _of_files(config)
   for split, questions in splits.items():
     if questions:
-      found = _with_spans(questions, store, config.qa_options.regex_spans)
+      found = _with_spans(questions, store, config.qa_options)
       qa.write_qa(directory / "qa" / f"{split}.jsonl", found)
   counts = {split: len(questions) for split, questions in splits.items()}
   return {"qa": counts, "qa_dropped": dropped}
@@ -101,11 +103,16 @@ def _report(path, num_read, chosen):
     logging.warning("%s: dropped %s, of %d questions", path, words, num_read)
 
 
-def _with_spans(questions, store, limit):
+def _with_spans(questions, store, options):
   """Gives the questions whose answers are patterns what these match."""
   patterns = [q.answers if q.regex else [] for q in questions]
   if not any(patterns):
     return questions
-  texts = (store.text(block) for block in range(len(store)))
-  found = answer_patterns.find_spans(patterns, texts, limit)
+  count = min(options.regex_blocks or len(store), len(store))
+  blocks = np.arange(count) * len(store) // count
+  logging.info("looking for answers in %d blocks", count)
+  texts = map(
+    store.text, tqdm.tqdm(blocks.tolist(), unit="blocks", disable=None)
+  )
+  found = answer_patterns.find_spans(patterns, texts, options.regex_spans)
   return [q._replace(spans=s) for q, s in zip(questions, found, strict=True)]

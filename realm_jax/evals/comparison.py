@@ -181,7 +181,6 @@ def write(
   name: str,
   questions: Sequence[qa_files.Question],
   scores: Mapping[str, QaScores],
-  *,
   resamples: int = 0,
   depth: int = 0,
 ) -> list[pathlib.Path]:
@@ -216,7 +215,7 @@ def write(
       exact_match.write_predictions(paths[-1], row_scores.predictions)
     paths.append(workdir / per_question.FOLDER / f"{name}.{row}.jsonl")
     per_question.write_scores(paths[-1], questions, row_scores.columns)
-    if depth and row_scores.found is not None:
+    if depth and row_scores.found is not None and row != "run_file":
       paths.append(workdir / "runs" / f"{name}.{row}.trec")
       trec.write_run(
         paths[-1], questions, row_scores.found, tag=row, depth=depth

@@ -37,6 +37,7 @@ def config(corpus, **changes):
       "hash_dev": False,
       "max_answer_words": 0,
       "regex_spans": 16,
+      "regex_blocks": 0,
     },
     "annotator": "rules",
     "block_len": 50,
@@ -147,6 +148,16 @@ def test_patterns_and_the_papers_dev_split(corpus, tmp_path):
   )
   found = {tuple(ids[:length].tolist()) for ids, length in rows if length}
   assert found == years
+
+
+def test_patterns_looked_for_in_some_blocks(corpus, tmp_path):
+  path = tmp_path / "q.jsonl"
+  path.write_text('{"question": "when", "answer": ["18[01].", "20.."]}\n')
+  options = {"regex": True, "regex_blocks": 3, "regex_spans": 2}
+  changed = config(corpus, qa="files", qa_test=str(path), qa_options=options)
+  prepare.prepare(changed, tmp_path / "data")
+  (question,) = qa.read_qa(tmp_path / "data" / "qa" / "test.jsonl")
+  assert question.spans == ("1800", "1804")  # of 1800, 1804 and 1808
 
 
 @pytest.mark.parametrize(
