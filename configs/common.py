@@ -93,6 +93,19 @@ def data(size: str) -> ConfigDict:
   config.qa_train = ""  # JSONL or TSV file, or "tfds:natural_questions_open"
   config.qa_dev = ""
   config.qa_test = ""
+  config.qa_options = ConfigDict()  # of data.qa="files"
+  # answers are regular expressions (CuratedTREC); a line may say it for itself
+  config.qa_options.regex = False
+  # dev is the tenth of qa_train that the paper held out, by a hash
+  config.qa_options.hash_dev = False
+  # longer answers are dropped: words; 0: none are (NQ-Open: 5)
+  config.qa_options.max_answer_words = 0
+  # of a regular expression: texts that it matches in the blocks, the most
+  # frequent, that training looks for
+  config.qa_options.regex_spans = 16
+  # blocks, evenly spaced, where these are looked for; 0: all. A million
+  # characters take some 40 ms a question, so of 13 M blocks take some
+  config.qa_options.regex_blocks = 0
   config.annotator = "rules"  # salient spans: "rules", or "spacy" (extra ner)
   config.block_len = 288  # a block: 3 + title + body wordpieces at the most
   config.max_articles = pick(size, smoke=400, demo=0, base=0)  # 0: all

@@ -7,6 +7,21 @@
 smoke: seconds. demo: about three minutes on two cores; exact match about .15 on
 the leads' held-out questions (docs/measurements.md). base: lr 1e-5, 5000 blocks for the retriever, 5 for
 the reader, frozen blocks; NQ 40.4, WQ 40.7, CT 42.9 exact match (X = CC-News).
+
+Any block with a wordpiece sequence of an answer counts as evidence, and every
+place of one in the blocks read as a right span (distant supervision). The
+paper's questions are prepared with data.qa=files, data.qa_options.hash_dev=True
+and
+
+  NQ  data.qa_train=tfds:natural_questions_open:train
+      data.qa_test=tfds:natural_questions_open:validation
+      data.qa_options.max_answer_words=5
+  WQ  data.qa_train=tfds:web_questions:train data.qa_test=tfds:web_questions:test
+  CT  data.qa_train=FILE data.qa_test=FILE (DrQA's) data.qa_options.regex=True
+
+What REALM++ changed without changing the model is train.batch_size,
+searcher_beam_size and reader_beam_size; experiments.evaluate takes another
+reader_beam_size than a run was trained with.
 """
 
 from configs import common

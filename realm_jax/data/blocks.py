@@ -101,6 +101,18 @@ class BlockStore:
       raw[a:b].tobytes().decode() for a, b in zip(starts, ends, strict=True)
     ]
 
+  def sentence_at(self, block: int, wordpiece: int) -> tuple[str, int, int]:
+    """The raw sentence that a wordpiece of a body is in, and where it begins.
+
+    Returns:
+      Its text, its first byte in the block's text, its first wordpiece in the
+      body. Sentences are what was tokenised, each by itself.
+    """
+    starts = self._starts[block]
+    at = int(np.searchsorted(starts, wordpiece, side="right")) - 1
+    first_byte = int(self._bytes[block][at])
+    return self.sentences(block)[at], first_byte, int(starts[at])
+
   def article_id(self, block: int) -> str:
     return self.article_ids.text(self.articles[block])
 

@@ -22,7 +22,8 @@ from realm_jax.config import InputError
 from realm_jax.data import (
   blocks,
   corpora,
-  qa,
+  prepare_qa,
+  qa_choice,
   salient_spans,
   sources,
   text_store,
@@ -77,17 +78,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         f"config data.{name} is empty: name a source, such as"
         f" --config.data.{name}=FILE.jsonl"
       )
-  if config.qa not in ("leads", "files", ""):
-    raise InputError(
-      f'config data.qa="{config.qa}": wanted "leads", "" or "files" with'
-      " data.qa_train, data.qa_dev and data.qa_test"
-    )
-  for split in _SPLITS:
-    if config.qa != "files" and (path := config[f"qa_{split}"]):
-      raise InputError(
-        f'config data.qa_{split}="{path}" is read only with data.qa="files",'
-        f' and it is "{config.qa}": give --config.data.qa=files'
-      )
+  prepare_qa.check(config)
   names = corpora.split_names(config.corpus)
   needs_leads = config.qa == "leads" or "lead_lines" in corpora.split_names(
     config.text
@@ -117,15 +108,19 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 
 def summary(manifest: dict[str, Any]) -> str:
-  """One line on what a data directory holds."""
+  """One line on what a data directory holds, and what of its input it lacks."""
   counts = manifest["counts"]
   texts = sum(text["num_records"] for text in counts["text"])
   questions = "/".join(str(counts["qa"][split]) for split in _SPLITS)
+  dropped = "".join(
+    f"; dropped of qa_{split}: {qa_choice.describe(what)}"
+    for split, what in counts["qa_dropped"].items()
+  )
   return (
     f"{counts['blocks']['num_blocks']} blocks of"
     f" {counts['blocks']['num_articles']} articles, {texts} texts to mask,"
     f" {questions} questions, {manifest['vocab_size']} wordpieces, made in"
-    f" {manifest['seconds']} s"
+    f" {manifest['seconds']} s{dropped}"
   )
 
 
@@ -157,7 +152,9 @@ class _Preparation:
         "blocks": self._store.meta,
         "held_out_sentences": len(self._held_out),
         "text": counts,
-        "qa": self._make_qa(),
+        **prepare_qa.make(
+          self._config, self._dir, self._store, self._questions
+        ),
       },
     }
 
@@ -208,25 +205,6 @@ class _Preparation:
     if name == "lead_lines":
       return texts.lead_lines(self._questions, self._store)
     return texts.read_texts(corpora.records(name), self._store, self._annotate)
-
-  def _make_qa(self) -> dict[str, int]:
-    counts = {}
-    for split in _SPLITS:
-      questions = self._split_questions(split)
-      counts[split] = len(questions)
-      if questions:
-        qa.write_qa(self._dir / "qa" / f"{split}.jsonl", questions)
-    return counts
-
-  def _split_questions(self, split: str) -> list[qa.Question]:
-    if self._config.qa == "leads":
-      return [
-        qa.Question(q.article_id, q.question, [q.answer], q.article_id)
-        for q in self._questions
-        if q.split == split
-      ]
-    path = self._config[f"qa_{split}"] if self._config.qa else ""
-    return qa.read_qa(path) if path else []
 
 
 def _lead_questions(

@@ -19,8 +19,7 @@ PREFIX = "tfds:"
 def read(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields (place, record) of a data set, as articles.read_jsonl does.
 
-  Bytes become texts, arrays lists, a sequence of fields a list of objects,
-  and web_questions' "answers" is called "answer".
+  Bytes become texts, arrays lists, and a sequence of fields a list of objects.
 
   Raises:
     InputError: no such data set, or it isn't prepared as ArrayRecord.
@@ -28,10 +27,7 @@ def read(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
   dataset, _, split = name.removeprefix(PREFIX).partition(":")
   source = _open(dataset, split or "train")
   for i in range(len(source)):
-    record = {key: _plain(value) for key, value in source[i].items()}
-    if "answers" in record:
-      record["answer"] = record.pop("answers")
-    yield f"{name}:{i}", record
+    yield f"{name}:{i}", {k: _plain(v) for k, v in source[i].items()}
 
 
 def _open(dataset: str, split: str) -> Any:
@@ -55,6 +51,9 @@ def _plain(value: Any) -> Any:
     return value.decode()
   if isinstance(value, dict):
     fields = {key: _plain(v) for key, v in value.items()}
+    lens = {len(v) if isinstance(v, list) else -1 for v in fields.values()}
+    if len(lens) != 1 or -1 in lens:  # an object, no sequence of them
+      return fields
     rows = zip(*fields.values(), strict=True)
     return [dict(zip(fields, row, strict=True)) for row in rows]
   if isinstance(value, np.ndarray):

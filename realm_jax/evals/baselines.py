@@ -16,13 +16,8 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.evals import exact_match
 from realm_jax.evals.bm25 import Bm25
-from realm_jax.evals.qa import (
-  NUM_FOUND,
-  QaScores,
-  chunks,
-  score_answers,
-  score_found,
-)
+from realm_jax.evals.qa import QaScores, chunks, score_answers, score_found
+from realm_jax.evals.retrieval import CUTOFFS
 from realm_jax.retrieval import evidence
 from realm_jax.retrieval.evidence import Answer, Evidence
 from realm_jax.retrieval.open_qa import OpenQa
@@ -37,14 +32,14 @@ def evaluate_bm25(
   bm25: Bm25,
   questions: Sequence[qa.Question],
   store: BlockStore,
-  regex: bool = False,
+  cutoffs: Sequence[int] = CUTOFFS,
 ) -> QaScores:
   """BM25 as a retriever, and as a reader that answers with the best title."""
-  found = bm25.search([q.question for q in questions], NUM_FOUND)
-  answers = [_title_answer(int(ids[0]), store) for ids in found]
-  scores = score_answers(questions, answers, regex)
-  scores.columns.update(score_found(found, questions, store, regex))
-  return scores
+  found = bm25.search([q.question for q in questions], max(cutoffs))
+  answers = [_title_answer(int(ids[0]), store) for ids in found.ids]
+  scores = score_answers(questions, answers)
+  recall = score_found(found.ids, questions, store, cutoffs)
+  return QaScores(scores.predictions, scores.columns | recall, found)
 
 
 def _title_answer(block: int, store: BlockStore) -> Answer:
@@ -93,7 +88,6 @@ def evaluate_fill_in(
   max_masks: int,
   template: str,
   batch_size: int = 32,
-  regex: bool = False,
 ) -> QaScores:
   """Lets the pre-trained encoder fill masks in the answer's place.
 
@@ -112,12 +106,11 @@ def evaluate_fill_in(
     max_masks: M; a longer answer is wrong.
     template: "[MASK] : {question}"; [MASK] is repeated as often as needed.
     batch_size: prompts at a time.
-    regex: whether the answers are regular expressions.
   """
   prompts = [
     (number, masks, _prompt(template, question.question, masks))
     for number, question in enumerate(questions)
-    for masks in _answer_lens(question, tokenizer, regex)
+    for masks in _answer_lens(question, tokenizer)
     if masks <= max_masks
   ]
   filled: list[list[Answer]] = [[] for _ in questions]
@@ -134,16 +127,15 @@ def evaluate_fill_in(
     for i, answer in zip(rows.tolist(), answers, strict=True):
       if i >= 0:
         filled[prompts[i][0]].append(answer)
-  is_right = exact_match.matcher(regex)
   best = [
     max(
       tried,
-      key=lambda a, q=question: (is_right(a.text, q.answers), a.score),
+      key=lambda a, q=question: (exact_match.is_right(a.text, q), a.score),
       default=_NO_ANSWER,
     )
     for question, tried in zip(questions, filled, strict=True)
   ]
-  return score_answers(questions, best, regex)
+  return score_answers(questions, best)
 
 
 def _prompt(template: str, question: str, masks: int) -> str:
@@ -151,9 +143,9 @@ def _prompt(template: str, question: str, masks: int) -> str:
   return text.replace("{question}", question)
 
 
-def _answer_lens(question, tokenizer, regex):
+def _answer_lens(question, tokenizer):
   """Wordpieces of the answers, each number once."""
-  if regex:
+  if question.regex:
     return _REGEX_LENS
   lens = {len(ids) for ids in tokenizer.encode_batch(question.answers)}
   return sorted(lens - {0})

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import bm25s
 import numpy as np
 
+from realm_jax.evals.retrieval import Found
+
 # Anserini's defaults for passages. On the leads' questions they are better than
 # bm25s' own (1.5, .75): recall@5 .750 against .730.
 _K1, _B = 0.9, 0.4
@@ -30,20 +32,21 @@ class Bm25:
     if self._index is not None:
       self._index.index(tokens, show_progress=False)
 
-  def search(self, queries: Sequence[str], k: int) -> np.ndarray:
+  def search(self, queries: Sequence[str], k: int) -> Found:
     """Finds the k best blocks of each query.
 
     Returns:
-      [B, k] int64 block ids, best first; -1 where no further block shares a
-      word with the query.
+      Found [B, k]; -1 where no further block shares a word with the query.
     """
-    found = np.full((len(queries), k), -1, np.int64)
+    shape = (len(queries), k)
+    found = Found(np.full(shape, -1, np.int64), np.full(shape, -np.inf))
     if self._index is None or not len(queries):
       return found
     width = min(k, self._num_blocks)
     words = _words(queries, return_ids=False)
     ids, scores = self._index.retrieve(words, k=width, show_progress=False)
-    found[:, :width] = np.where(scores > 0, ids, -1)
+    found.ids[:, :width] = np.where(scores > 0, ids, -1)
+    found.scores[:, :width] = np.where(scores > 0, scores, -np.inf)
     return found
 
 

@@ -57,10 +57,8 @@ def measure_finetuning(runs: Mapping, workdir: pathlib.Path) -> None:
     workdir: of the demo.
   """
   questions = _questions(workdir)
-  scores = comparison.compare(
-    runs["finetune"], runs["pretrain"], questions, regex=False
-  )
-  comparison.write(workdir / "predictions", "dev_test", scores)
+  scores = comparison.compare(runs["finetune"], runs["pretrain"], questions)
+  comparison.write(workdir, "dev_test", questions, scores)
   print(comparison.table(scores))
   exact = {name: s.columns["exact_match"] for name, s in scores.items()}
   exact["bm25_title"] = exact.pop("bm25")
@@ -125,7 +123,7 @@ def _recall(run, questions) -> dict:
     run.tokenizer,
     query_len=run.config["query_len"],
   )
-  return qa_eval.score_found(found, questions, run.store)
+  return qa_eval.score_found(found.ids, questions, run.store)
 
 
 def _at_cutoffs(columns) -> dict:

@@ -14,16 +14,17 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from realm_jax import files
 from realm_jax.config import InputError
+from realm_jax.data import answer_patterns
+from realm_jax.data.qa import Question
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_REGEX_FLAGS = re.IGNORECASE | re.UNICODE | re.MULTILINE
 
 
 def normalize_answer(text: str) -> str:
@@ -44,7 +45,8 @@ def regex_match(prediction: str, answers: Sequence[str]) -> bool:
   As CuratedTREC is scored: `re.match` on the raw prediction, and a pattern
   that isn't a regular expression never matches.
   """
-  return any(_matches(pattern, prediction) for pattern in answers)
+  patterns = map(answer_patterns.compiled, answers)
+  return any(p.match(prediction) is not None for p in patterns if p)
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
@@ -52,9 +54,10 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
   return max((_f1(prediction, answer) for answer in answers), default=0.0)
 
 
-def matcher(regex: bool) -> Callable[[str, Sequence[str]], bool]:
-  """The scorer of a data set: regular expressions or plain strings."""
-  return regex_match if regex else exact_match
+def is_right(prediction: str, question: Question) -> bool:
+  """Whether a question is answered, by plain strings or by patterns."""
+  match = regex_match if question.regex else exact_match
+  return match(prediction, question.answers)
 
 
 def mean_and_se(values: Iterable[float]) -> tuple[float, float]:
@@ -147,13 +150,6 @@ def _parse(line: str, place: str) -> Prediction:
       f"{place}: not a prediction ({e}): wanted one JSON object a line, as"
       " experiments.evaluate writes them"
     ) from e
-
-
-def _matches(pattern: str, text: str) -> bool:
-  try:
-    return re.match(pattern, text, _REGEX_FLAGS) is not None
-  except re.error:
-    return False
 
 
 def _f1(prediction: str, answer: str) -> float:

@@ -3,6 +3,12 @@
 A question is judged by what was answered (exact match, F1) and by what was
 found (recall by gold article and by has-answer). Values are kept per question,
 so that any two ways to answer (see baselines.py) can be compared in pairs.
+
+Two figures are by wordpieces, as the original counts them while it trains:
+index_match (its "exact_match"; the predicted span is one of the places where an
+answer's wordpieces stand in the blocks read) and reader_oracle (there is such a
+place). Beside exact_match, which compares texts, the first tells what the
+normalisation of answers adds, the second what a perfect reader would reach.
 """
 
 import dataclasses
@@ -20,12 +26,13 @@ from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.evals import exact_match, retrieval
 from realm_jax.evals.exact_match import Prediction, mean_and_se
+from realm_jax.evals.retrieval import Found
 from realm_jax.retrieval import evidence
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import Array, BlockTokens, QaBatch
 
-NUM_FOUND = max(retrieval.CUTOFFS)
+_TEXTS_HELD = 1 << 16  # texts of blocks, where answers are looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +42,12 @@ class QaScores:
   Attributes:
     predictions: answers with evidence.
     columns: {metric: [B] values, NaN = not judged}.
+    found: the ranking behind them, None if there is none.
   """
 
   predictions: list[Prediction]
   columns: dict[str, np.ndarray]
+  found: Found | None = None
 
   def summary(self) -> Iterator[tuple[str, float]]:
     """Means and standard errors as (name, value) pairs."""
@@ -62,15 +71,12 @@ def evaluate_reader(
   batch_size: int = 32,
   max_answers: int = 8,
   max_answer_len: int = 10,
-  regex: bool = False,
   text_of: Sequence[int] | None = None,
 ) -> QaScores:
-  """Retrieves, reads and scores.
+  """Reads the best blocks of each question and scores the answers.
 
-  Beside exact match, F1 and recall there are reader_oracle (an answer's
-  wordpieces are a span of the blocks read) and index_match (the predicted span
-  is one), both by wordpieces as the original counts them. With regular
-  expressions those two mean nothing and are left out.
+  Exact match and F1, and by wordpieces reader_oracle and index_match: NaN where
+  the answers are patterns, unless it's known what these match.
 
   Args:
     open_qa: retriever and reader.
@@ -83,7 +89,6 @@ def evaluate_reader(
     query_len: Q.
     batch_size: questions at a time.
     max_answers, max_answer_len: A and W of the wordpiece scores.
-    regex: whether the answers are regular expressions (CuratedTREC).
     text_of: see baselines.shuffle_blocks.
   """
   examples = qa.QaExamples(
@@ -93,7 +98,7 @@ def evaluate_reader(
     max_answers=max_answers,
     max_answer_len=max_answer_len,
   )
-  answers, found, oracle, match = [], [], [], []
+  answers, oracle, match = [], [], []
   for rows in chunks(len(questions), batch_size):
     batch = jax.device_put(examples.rows(rows, np.zeros((batch_size, 3))))
     out = _score_batch(open_qa, params, block_emb, tokens, batch)
@@ -101,23 +106,20 @@ def evaluate_reader(
     real = rows >= 0
     reading = jax.tree.map(lambda x, real=real: x[real], reading)
     answers += evidence.read_answers(reading, store, tokenizer, text_of)
-    found.append(reading.block_ids)
     oracle.append(by_wordpieces[0][real])
     match.append(by_wordpieces[1][real])
-  scores = score_answers(questions, answers, regex)
-  if not regex:
-    scores.columns["reader_oracle"] = np.concatenate(oracle).astype(float)
-    scores.columns["index_match"] = np.concatenate(match).astype(float)
-  if text_of is None:
-    recall = score_found(np.concatenate(found), questions, store, regex)
-    scores.columns.update(recall)
+  scores = score_answers(questions, answers)
+  judged = np.array([bool(q.texts()) for q in questions])
+  for name, values in (("reader_oracle", oracle), ("index_match", match)):
+    scores.columns[name] = np.where(judged, np.concatenate(values), np.nan)
   return scores
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score_batch(open_qa, params, block_emb, tokens, batch: QaBatch):
   """Reading of a batch; whether a span read, the best span is gold [B], [B]."""
-  output = open_qa(params, block_emb, tokens, batch.question, NUM_FOUND)
+  beam = open_qa.reader.config.reader_beam_size
+  output = open_qa(params, block_emb, tokens, batch.question, beam)
   labels = open_qa.labels(tokens, batch, output)
   rows = output.block.shape[0]
   gold = labels.gold_span.reshape(rows, -1)  # [B, K * S]
@@ -129,36 +131,36 @@ def _score_batch(open_qa, params, block_emb, tokens, batch: QaBatch):
 def score_answers(
   questions: Sequence[qa.Question],
   answers: Iterable[evidence.Answer],
-  regex: bool = False,
 ) -> QaScores:
-  """Exact match and F1 of answers; with regular expressions no F1."""
-  is_right = exact_match.matcher(regex)
+  """Exact match and F1 of answers; a pattern has no F1 (NaN)."""
   predictions = [
     Prediction(
       id=q.id,
       question=q.question,
       prediction=answer.text,
       answer=list(q.answers),
-      exact_match=is_right(answer.text, q.answers),
-      f1=0.0 if regex else exact_match.f1(answer.text, q.answers),
+      exact_match=exact_match.is_right(answer.text, q),
+      f1=0.0 if q.regex else exact_match.f1(answer.text, q.answers),
       score=answer.score if math.isfinite(answer.score) else None,
       evidence=[dataclasses.asdict(block) for block in answer.evidence],
     )
     for q, answer in zip(questions, answers, strict=True)
   ]
-  columns = {
-    "exact_match": np.array([p.exact_match for p in predictions], float)
-  }
-  if not regex:
-    columns["f1"] = np.array([p.f1 for p in predictions])
-  return QaScores(predictions, columns)
+  pairs = list(zip(questions, predictions, strict=True))
+  return QaScores(
+    predictions,
+    {
+      "exact_match": np.array([p.exact_match for p in predictions], float),
+      "f1": np.array([np.nan if q.regex else p.f1 for q, p in pairs], float),
+    },
+  )
 
 
 def score_found(
   found: np.ndarray,
   questions: Sequence[qa.Question],
   store: BlockStore,
-  regex: bool = False,
+  cutoffs: Sequence[int] = retrieval.CUTOFFS,
 ) -> dict[str, np.ndarray]:
   """Recall of a ranking [B, k]: recall_1, ..., answer_recall_1, ... [B] each.
 
@@ -169,9 +171,9 @@ def score_found(
     store.block_of_article(q.article_id) if q.article_id else None
     for q in questions
   ]
-  by_gold = retrieval.gold_hits(found, gold)
-  answers = [q.answers for q in questions]
-  by_answer = retrieval.answer_hits(found, answers, store.text, regex=regex)
+  by_gold = retrieval.gold_hits(found, gold, cutoffs)
+  text = functools.lru_cache(_TEXTS_HELD)(store.text)
+  by_answer = retrieval.answer_hits(found, questions, text, cutoffs=cutoffs)
   return {f"recall_{k}": hits for k, hits in by_gold.items()} | {
     f"answer_recall_{k}": hits for k, hits in by_answer.items()
   }
@@ -186,22 +188,25 @@ def find_blocks(
   *,
   query_len: int,
   batch_size: int = 64,
-) -> np.ndarray:
-  """The search alone: ids [B, 20] of the best blocks for each question."""
+  num_found: int = max(retrieval.CUTOFFS),
+) -> Found:
+  """The search alone: the num_found best blocks for each question."""
   ids = tokenizer.encode_batch(list(questions))
   found = []
   for rows in chunks(len(ids), batch_size):
     batch = [ids[i] if i >= 0 else [] for i in rows]
-    inputs = features.query_inputs(batch, query_len, tokenizer)
-    _, best = _search(retriever, params, block_emb, jax.device_put(inputs))
-    found.append(np.asarray(best)[rows >= 0])
-  return np.concatenate(found)
+    inputs = jax.device_put(features.query_inputs(batch, query_len, tokenizer))
+    scores, best = sharding.fetch(
+      _search(retriever, params, block_emb, inputs, num_found)
+    )
+    found.append((best[rows >= 0], scores[rows >= 0]))
+  return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _search(retriever, params, block_emb, inputs):
+@functools.partial(jax.jit, static_argnames=("retriever", "num_found"))
+def _search(retriever, params, block_emb, inputs, num_found):
   query_emb = retriever.embed_query(params, inputs)
-  return retriever.search(block_emb, query_emb, NUM_FOUND)
+  return retriever.search(block_emb, query_emb, num_found)
 
 
 def make_evaluator(
@@ -220,6 +225,8 @@ def make_evaluator(
     questions: to be answered.
     store, tokenizer: see evaluate_reader, which also takes the options.
   """
+  texts = [q.question for q in questions]
+  query_len = options["query_len"]
 
   def evaluate(state, index):
     scores = evaluate_reader(
@@ -232,6 +239,15 @@ def make_evaluator(
       tokenizer,
       **options,
     )
+    found = find_blocks(
+      open_qa.retrieval,
+      state.params,
+      index.block_emb,
+      texts,
+      tokenizer,
+      query_len=query_len,
+    )
+    scores.columns.update(score_found(found.ids, questions, store))
     return list(scores.summary())
 
   return evaluate

@@ -152,7 +152,9 @@ def fill(
   )
 
 
-def span_of(store, tokenizer, block: int, start: int, end: int):
+def span_of(
+  store, tokenizer, block: int, start: int, end: int
+) -> tuple[int, int]:
   """Where wordpieces start..end (inclusive) of a block's body are in its text.
 
   Args:
@@ -162,18 +164,15 @@ def span_of(store, tokenizer, block: int, start: int, end: int):
     start, end: wordpieces of the body.
 
   Returns:
-    (first, past the last) character of store.text(block); None where the text
-    as a whole isn't tokenised as its sentences were one by one.
+    (first, past the last) character of store.text(block).
   """
-  text = store.text(block)
-  ids, offsets = tokenizer.encode_with_offsets(text)
-  if end >= len(ids) or ids[start : end + 1] != list(
-    store.body_ids(block)[start : end + 1]
-  ):
-    return None
-  raw = text.encode()
-  first, last = offsets[start][0], offsets[end][1]
-  return len(raw[:first].decode()), len(raw[:last].decode())
+  raw = store.text(block).encode()
+  ends = []
+  for wordpiece in (start, end):
+    sentence, first_byte, first = store.sentence_at(block, wordpiece)
+    _, offsets = tokenizer.encode_with_offsets(sentence)
+    ends.append([first_byte + at for at in offsets[wordpiece - first]])
+  return len(raw[: ends[0][0]].decode()), len(raw[: ends[1][1]].decode())
 
 
 def read_answers(
@@ -212,10 +211,7 @@ def _read_answer(row, store, tokenizer, text_of):
     shown = make_evidence(ids, row.log_probs, store)
     return Answer("", float(row.score), shown)
   span = span_of(store, tokenizer, block, start, end)
-  if span:
-    text = store.text(block)[slice(*span)]
-  else:
-    text = tokenizer.decode(store.body_ids(block)[start : end + 1])
+  text = store.text(block)[slice(*span)]
   shown = make_evidence(ids, row.log_probs, store, {block: span})
   return Answer(text, float(row.score), shown)
 
@@ -230,7 +226,7 @@ def make_evidence(
   ids: np.ndarray,
   log_probs: np.ndarray,
   store,
-  spans: dict[int, tuple[int, int] | None] | None = None,
+  spans: dict[int, tuple[int, int]] | None = None,
 ) -> tuple[Evidence, ...]:
   """Titles and texts of one question's blocks, the highest p(z | x) first.
 

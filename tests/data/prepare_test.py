@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import blocks, input_pipeline, prepare, tokenizer
+from realm_jax.data import blocks, input_pipeline, prepare, qa, tokenizer
 
 LINES = [
   {
@@ -32,6 +32,13 @@ def config(corpus, **changes):
     "qa_train": "",
     "qa_dev": "",
     "qa_test": "",
+    "qa_options": {
+      "regex": False,
+      "hash_dev": False,
+      "max_answer_words": 0,
+      "regex_spans": 16,
+      "regex_blocks": 0,
+    },
     "annotator": "rules",
     "block_len": 50,
     "max_articles": 0,
@@ -96,6 +103,78 @@ def test_a_users_corpus_from_end_to_end(corpus, tmp_path):
       data, "train", max_answers=1, max_answer_len=9, **sizes
     )
   )
+
+
+def test_patterns_and_the_papers_dev_split(corpus, tmp_path):
+  """Training looks for what the patterns match in the blocks."""
+  questions = tmp_path / "q.jsonl"
+  lines = [
+    {"question": f"{i} what", "answer": [rf"180[{i}1]", "[", ""]}
+    for i in range(23)
+  ]
+  questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  options = {"regex": True, "hash_dev": True}
+  manifest = prepare.prepare(
+    config(corpus, qa="files", qa_train=str(questions), qa_options=options),
+    tmp_path / "data",
+  )
+  dev = qa.read_qa(tmp_path / "data" / "qa" / "dev.jsonl")
+  held_out = {  # by TensorFlow's hash
+    2: ("1801", "1802"),
+    9: ("1801", "1809"),
+    10: ("1800", "1801"),
+    22: ("1801", "1802"),
+  }
+  assert dev == [
+    qa.Question(str(i), f"{i} what", [rf"180[{i}1]"], "", True, spans)
+    for i, spans in held_out.items()
+  ]
+  counts = manifest["counts"]
+  assert counts["qa"] == {"train": 19, "dev": 4, "test": 0}
+  assert counts["qa_dropped"] == {
+    "train": {"invalid regular expressions": 23, "empty answers": 23}
+  }
+  assert "dropped of qa_train: 23 invalid" in prepare.summary(manifest)
+  batch = next(
+    input_pipeline.qa_batches(
+      tmp_path / "data", "train", batch_size=40, query_len=20, seed=0,
+      max_answers=3, max_answer_len=9,
+    )
+  )  # fmt: skip
+  tok = tokenizer.load_tokenizer(tmp_path / "data" / "tokenizer")
+  years = {tuple(tok.encode(str(1800 + i))) for i in range(10)}
+  rows = zip(
+    batch.answer_ids.reshape(-1, 9), batch.answer_lens.ravel(), strict=True
+  )
+  found = {tuple(ids[:length].tolist()) for ids, length in rows if length}
+  assert found == years
+
+
+def test_patterns_looked_for_in_some_blocks(corpus, tmp_path):
+  path = tmp_path / "q.jsonl"
+  path.write_text('{"question": "when", "answer": ["18[01].", "20.."]}\n')
+  options = {"regex": True, "regex_blocks": 3, "regex_spans": 2}
+  changed = config(corpus, qa="files", qa_test=str(path), qa_options=options)
+  prepare.prepare(changed, tmp_path / "data")
+  (question,) = qa.read_qa(tmp_path / "data" / "qa" / "test.jsonl")
+  assert question.spans == ("1800", "1804")  # of 1800, 1804 and 1808
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"qa_options": {"hash_dev": True}}, "it takes dev from train"),
+    ({"qa_options": {"max_answer_words": 1}}, "none of its 1 questions is"),
+  ],
+)
+def test_questions_that_cannot_be_had(corpus, tmp_path, changes, message):
+  path = tmp_path / "q.jsonl"
+  path.write_text('{"question": "who", "answer": ["two words"]}\n')
+  train = "" if "hash_dev" in str(changes) else str(path)
+  with pytest.raises(InputError, match=message):
+    prepare.prepare(
+      config(corpus, qa="files", qa_train=train, **changes), tmp_path / "data"
+    )
 
 
 def test_a_second_time_uses_what_is_there(corpus, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from realm_jax.data import qa
 def test_jsonl_round_trip(tmp_path):
   questions = [
     qa.Question("q7", "Who?", ["Zoë", "Z."], "a1"),
-    qa.Question("q8", "Wann?", [r"19\d\d"]),
+    qa.Question("q8", "Wann?", [r"19\d\d"], "", True, ("1969", "1970")),
   ]
   qa.write_qa(tmp_path / "q.jsonl", questions)
   assert qa.read_qa(tmp_path / "q.jsonl") == questions
@@ -27,6 +27,32 @@ def test_tsv(tmp_path):
 
 
 @pytest.mark.parametrize(
+  "answer",
+  [
+    '"answer": ["Ada", "Lady", "Ada"]',
+    '"answers": ["Ada", "Lady"]',
+    '"answer": {"value": "Ada", "aliases": ["Lady", "Ada"], "type": "x"}',
+    '"answers": {"text": ["Ada", "Lady"], "answer_start": [3, 7]}',
+    '"answers": [{"text": "Ada", "answer_start": 3}, {"text": "Lady"}]',
+  ],
+)
+def test_each_data_sets_answers(tmp_path, answer):
+  (tmp_path / "q.jsonl").write_text('{"question": "Who?", %s}\n' % answer)  # noqa: UP031
+  (question,) = qa.read_qa(tmp_path / "q.jsonl")
+  assert question.answers == ["Ada", "Lady"]
+
+
+def test_answers_are_patterns_where_it_is_said(tmp_path):
+  (tmp_path / "q.txt").write_text(
+    '{"question": "a", "answer": ["b"], "regex": false}\n'
+    '{"question": "c", "answer": ["d"], "question_id": "tc_7"}\n'
+  )
+  first, second = qa.read_qa(tmp_path / "q.txt", regex=True)
+  assert (first.regex, second.regex) == (False, True)
+  assert (first.id, second.id) == ("0", "tc_7")
+
+
+@pytest.mark.parametrize(
   "name, text, message",
   [
     ("q.jsonl", '{"answer": ["a"]}', 'q.jsonl:1: lacks "question"'),
@@ -40,6 +66,17 @@ def test_tsv(tmp_path):
       "q.jsonl",
       '{"question": "a", "answer": []}',
       'q.jsonl:1: "answer" must be a list',
+    ),
+    (
+      "q.jsonl",
+      '{"question": "a", "answers": {"value": 3}}',
+      'q.jsonl:1: "answer" must be a list',
+    ),
+    (
+      "q.jsonl",
+      '{"id": 7, "question": "a", "answer": ["b"]}\n'
+      '{"id": "7", "question": "c", "answer": ["d"]}',
+      'q.jsonl:2: the id "7" was used at',
     ),
     ("q.jsonl", "", "q.jsonl: holds no question"),
     ("q.tsv", "no tab", "q.tsv:1: expected question<TAB>"),
@@ -64,7 +101,7 @@ def test_missing_files_are_named(tmp_path):
 def test_rows(tok):
   questions = [
     qa.Question("0", "Who walked on the Moon?", ["Neil Armstrong", "Buzz"]),
-    qa.Question("1", "Where?", ["Warsaw"]),
+    qa.Question("1", "Where?", ["W.*"], "", True, ("Warsaw",)),
   ]
   examples = qa.QaExamples(
     questions, tok, query_len=12, max_answers=3, max_answer_len=20

@@ -9,7 +9,15 @@ from realm_jax.data import qa, salient_spans, texts, tfds_source
 tfds = pytest.importorskip("tensorflow_datasets")
 
 
-@pytest.mark.parametrize("name", ["natural_questions_open", "web_questions"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "natural_questions_open",
+    "web_questions",
+    "trivia_qa/unfiltered.nocontext",
+    "squad",
+  ],
+)
 def test_questions_of_mocked_data_sets(name):
   with tfds.testing.mock_data(num_examples=3):
     questions = qa.read_qa(f"tfds:{name}:train")

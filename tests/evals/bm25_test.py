@@ -43,18 +43,18 @@ def test_search_is_the_formula():
     order = sorted(range(len(TEXTS)), key=lambda i: -scores[i])
     expected = [i for i in order if scores[i] > 0][:3]
     expected += [-1] * (3 - len(expected))
-    assert Bm25(TEXTS).search([" ".join(query)], 3)[0].tolist() == expected
+    assert Bm25(TEXTS).search([" ".join(query)], 3).ids[0].tolist() == expected
 
 
 def test_nothing_shared_is_nothing_found():
   index = Bm25(TEXTS)
-  found = index.search(["the", "", "zebra", "news"], 2)
+  found = index.search(["the", "", "zebra", "news"], 2).ids
   assert found.tolist() == [[-1, -1], [-1, -1], [-1, -1], [3, -1]]
-  assert index.search([], 2).shape == (0, 2)
-  assert (Bm25(["?", "a"]).search(["the fox"], 2) == -1).all()
+  assert index.search([], 2).ids.shape == (0, 2)
+  assert (Bm25(["?", "a"]).search(["the fox"], 2).ids == -1).all()
 
 
 def test_more_asked_for_than_there_are_blocks():
-  found = Bm25(TEXTS).search(["red fox"], 9)
+  found = Bm25(TEXTS).search(["red fox"], 9).ids
   assert found.shape == (1, 9)
   assert np.flatnonzero(found[0] >= 0).tolist() == [0, 1, 2]

@@ -1,11 +1,14 @@
 """String scores against values worked out by hand."""
 
+import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
 
 from realm_jax.config import InputError
+from realm_jax.data.qa import Question
 from realm_jax.evals import exact_match as em
 
 
@@ -47,7 +50,24 @@ def test_exact_match_is_any_reference():
 )
 def test_regex_match(prediction, patterns, right):
   assert em.regex_match(prediction, patterns) == right
-  assert em.matcher(True)(prediction, patterns) == right
+  question = Question("q", "?", patterns, regex=True)
+  assert em.is_right(prediction, question) == right
+
+
+def test_scores_are_the_official_scripts():
+  """SQuAD's F1 takes the two Unicode forms of É for different letters."""
+  path = pathlib.Path(__file__).parent.parent / "testdata/official_scores"
+  lines = (path / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+  assert len(lines) == 46
+  otherwise = []
+  for case in map(json.loads, lines):
+    prediction, answers = case["prediction"], case["answer"]
+    assert em.normalize_answer(prediction) == case["normal"]
+    assert em.exact_match(prediction, answers) == case["exact_match"]
+    assert em.regex_match(prediction, answers) == case["regex_match"]
+    if em.f1(prediction, answers) != pytest.approx(case["f1"]):
+      otherwise.append(prediction)
+  assert otherwise == ["Émile Zola", "Å"]
 
 
 def test_f1():

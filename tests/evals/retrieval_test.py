@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from realm_jax.data.qa import Question
 from realm_jax.evals import retrieval
 
 RETRIEVED = np.array([[4, 2, 9], [1, 7, 3], [5, 6, 8], [2, -1, -1]])
@@ -53,8 +54,10 @@ def test_no_block_is_never_a_hit():
     (["Lyon", "capital"], False, True),
     (["par(is|ma)"], False, False),
     (["par(is|ma)"], True, True),  # anywhere, any case
+    (["(", "is"], True, True),
     (["("], True, False),
     ([], False, False),
+    (["", " "], False, False),  # would be in every text
   ],
 )
 def test_has_answer(answers, regex, held):
@@ -64,7 +67,20 @@ def test_has_answer(answers, regex, held):
 
 def test_answer_hits():
   texts = {4: "red", 2: "blue", 9: "green fox", 1: "x", 7: "red fox", 3: "y"}
+  questions = [
+    Question("a", "?", ["blue", "green"]),
+    Question("b", "?", ["F.X"], regex=True),
+  ]
   hits = retrieval.answer_hits(
-    RETRIEVED[:2], [["blue", "green"], ["fox"]], texts.get, cutoffs=(1, 2, 3)
+    RETRIEVED[:2], questions, texts.get, cutoffs=(1, 2, 3)
   )
   assert [hits[k].tolist() for k in (1, 2, 3)] == [[0, 0], [1, 1], [1, 1]]
+  assert retrieval.answer_hits(
+    RETRIEVED[:1], [questions[1]], texts.get, cutoffs=(2, 3)
+  ) == {2: [0], 3: [1]}
+
+
+def test_cutoffs_end_with_the_index():
+  assert retrieval.all_cutoffs(11) == (1, 5, 20)
+  assert retrieval.all_cutoffs(1000) == (1, 5, 20, 50, 100, 500)
+  assert retrieval.all_cutoffs(5001)[-2:] == (1000, 5000)
