@@ -21,6 +21,10 @@ def get_config(size: str = "demo"):
     checkpoint_every=common.pick(size, smoke=10, demo=140, base=5_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
+  # parts that a batch is embedded in, one after the other, each a second time
+  # in the backward pass: the memory of one part, the negatives and the gradient
+  # of the whole batch; 1: at once
+  config.num_parts = common.pick(size, smoke=1, demo=1, base=8)
   config.fill.query = common.pick(size, smoke=0.95, demo=0.87, base=1.0)
   config.mask_rate = 0.9  # share of the sentences removed from their block
   # share of the queries that have the words of their block's title masked;
