@@ -112,7 +112,9 @@ def test_both_passes_drop_the_same():
   got = jax.jit(jax.grad(loss), static_argnums=2)(params, x, PARTS)
   want = jax.jit(jax.grad(by_hand))(params)
   jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4), got, want
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-2),
+    got,
+    want,
   )
 
 
