@@ -49,6 +49,10 @@ def get_config(size: str = "demo"):
   config.fill.masks = common.pick(size, smoke=0.9, demo=0.78, base=1.0)
   # sum the candidates out per masked "token" (the code) or "span" (the paper)
   config.marginalise = "token"
+  # whose params embed a query for the search: "current", or those of the "index"
+  # that is searched (the original; not with refresh.mode=worker, whose versions
+  # come without). p(z|x) is of the current ones in either case.
+  config.query_params = "current"
   config.refresh = common.refresh(
     mode=common.pick(
       size, smoke="interleaved", demo="interleaved", base="interleaved"

@@ -30,6 +30,7 @@ from realm_jax.types import BlockTokens, PretrainBatch
 _CHOICES = {
   "evidence": ("retrieved", "own"),
   "marginalise": ("token", "span"),
+  "query_params": ("current", "index"),
 }
 
 

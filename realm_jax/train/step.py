@@ -107,8 +107,9 @@ def make_pretrain_step(
 ) -> Step:
   """REALM pre-training: marginal log-likelihood of the masked wordpieces."""
 
-  def loss_fn(block_emb, tokens, params, batch: PretrainBatch, rng):
-    out = realm(params, block_emb, tokens, batch, rng)
+  def loss_fn(index: Index, tokens, params, batch: PretrainBatch, rng):
+    made_by = index.params and {"embedder": index.params}
+    out = realm(params, index.block_emb, tokens, batch, rng, made_by)
     marginal = out.marginal_gold_log_probs
     loss = objective.realm_loss(marginal, out.mlm_mask)
     utility = objective.retrieval_utility(
@@ -128,7 +129,7 @@ def make_pretrain_step(
     }
 
   def step(state, index, batch, tokens):
-    bound = functools.partial(loss_fn, index.block_emb, tokens)
+    bound = functools.partial(loss_fn, index, tokens)
     new_state, metrics = _update(bound, tx, seed, state, batch)
     metrics |= _age(index, state.step)
     if slices_per_step:
