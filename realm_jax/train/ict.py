@@ -39,6 +39,8 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     block_len=config.block_len,
     mask_rate=config.mask_rate,
     hide_title=config.hide_title,
+    min_sentence_len=config.min_sentence_len,
+    keep_single=config.keep_single,
     seed=config.seed,
     **run.my_rows(),
   )

@@ -55,3 +55,13 @@ def embed_in_parts(
   keys = jax.random.split(rng, num_parts)
   emb = jax.lax.map(embed_part, (split_rows(inputs, num_parts), keys))
   return jnp.swapaxes(emb, 0, 1).reshape(-1, emb.shape[-1])
+
+
+def mean_of_parts(
+  figures: Callable[..., dict], arrays: tuple[Array, ...], num_parts: int
+) -> dict:
+  """figures(*arrays) of each part's rows, and their mean over the parts."""
+  if num_parts == 1:
+    return figures(*arrays)
+  of_parts = jax.vmap(figures)(*split_rows(arrays, num_parts))
+  return jax.tree.map(jnp.mean, of_parts)

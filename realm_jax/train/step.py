@@ -54,8 +54,9 @@ def make_ict_step(
     score = query_emb * retrieval.score_scale
     loss, accuracy = objective.ict_loss(score, block_emb)  # [B, P] both
     masks = batch.query.attention_mask, batch.block.attention_mask
-    rooms = jax.vmap(room)(*parts.split_rows(masks, num_parts))
-    figures = jax.tree.map(jnp.mean, rooms)  # a layout is a part's own
+    figures = parts.mean_of_parts(
+      room, masks, num_parts
+    )  # as they are laid out
     return loss, {"loss": loss, "accuracy": accuracy, **figures}
 
   def step(state, index, batch, tokens):
