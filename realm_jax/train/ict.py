@@ -119,7 +119,7 @@ def program(config: ConfigDict, corpus) -> Program:
     embed_all=None,
     refresh_every=0,
     vocab_size=corpus.tokenizer.vocab_size,
-    fields=("block_len",),
+    fields=("block_len", "a larger num_parts"),
     devices=device.devices,
   )
 
