@@ -21,8 +21,18 @@ def get_config(size: str = "demo"):
     checkpoint_every=common.pick(size, smoke=10, demo=140, base=5_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
+  # [CLS] sentence [SEP], wordpieces; the original's are shorter than REALM's
+  config.query_len = common.pick(size, smoke=24, demo=32, base=64)
+  # parts that a batch is embedded in, one after the other, each a second time
+  # in the backward pass: the memory of one part, the negatives and the gradient
+  # of the whole batch; 1: at once
+  config.num_parts = common.pick(size, smoke=1, demo=1, base=8)
   config.fill.query = common.pick(size, smoke=0.95, demo=0.87, base=1.0)
   config.mask_rate = 0.9  # share of the sentences removed from their block
+  # whether blocks of one sentence take part, with their sentence in them; the
+  # original leaves them out
+  config.keep_single = common.pick(size, smoke=True, demo=True, base=False)
+  config.min_sentence_len = 4  # wordpieces; a shorter sentence is no query
   # share of the queries that have the words of their block's title masked;
   # 0 in the original. Keeps a small retriever from learning names alone.
   config.hide_title = common.pick(size, smoke=0.5, demo=0.5, base=0.0)

@@ -37,6 +37,11 @@ def get_config(size: str = "demo"):
     config.data.text = "tfds:salient_span_wikipedia/sentences"
   # K, the null block among them
   config.num_candidates = common.pick(size, smoke=4, demo=8, base=8)
+  # what is masked: "salient" (one salient span), or for comparison "span" (as
+  # many wordpieces in a row, anywhere) or "uniform" (mask_share of them here and
+  # there, as BERT's but all [MASK]); held-out queries always have salient masks
+  config.masking = "salient"
+  config.mask_share = 0.15  # of a query's wordpieces, max_masks at the most
   # masked wordpieces a query; a longer span is masked whole and scored so far
   config.max_masks = common.pick(size, smoke=5, demo=5, base=10)
   config.fill.query = common.pick(size, smoke=0.95, demo=0.5, base=1.0)
@@ -44,6 +49,10 @@ def get_config(size: str = "demo"):
   config.fill.masks = common.pick(size, smoke=0.9, demo=0.78, base=1.0)
   # sum the candidates out per masked "token" (the code) or "span" (the paper)
   config.marginalise = "token"
+  # whose params embed a query for the search: "current", or those of the "index"
+  # that is searched (the original; not with refresh.mode=worker, whose versions
+  # come without). p(z|x) is of the current ones in either case.
+  config.query_params = "current"
   config.refresh = common.refresh(
     mode=common.pick(
       size, smoke="interleaved", demo="interleaved", base="interleaved"

@@ -4,10 +4,13 @@ import itertools
 
 from realm_jax import sharding
 from realm_jax.data import input_pipeline, qa
-from realm_jax.evals import demo_summary
+from realm_jax.evals import ablations, demo_summary
 from realm_jax.evals import pretrain as pretrain_eval
 from realm_jax.evals import qa as qa_eval
 from realm_jax.serve.run import open_run
+from realm_jax.train import metrics
+
+_HELD_OUT = ("dev", "test")
 
 
 def of_pretraining(opened):
@@ -69,6 +72,20 @@ def measure_finetuning(workdir):
   """The rest."""
   runs = _open_runs(workdir, "pretrain", "finetune")
   demo_summary.measure_finetuning(runs, workdir)
+
+
+def measure_arm(workdir, retriever_workdir, path):
+  """What an arm of an ablation has learnt, on all held-out questions."""
+  run, retriever = open_run(workdir), open_run(retriever_workdir)
+  splits = [run.data_dir / "qa" / f"{split}.jsonl" for split in _HELD_OUT]
+  questions = [q for file in splits for q in qa.read_qa(file)]
+  *_, last = metrics.read_metrics(retriever_workdir)
+  utility = {
+    name.removeprefix("dev/"): value
+    for name, value in last.items()
+    if name == "dev/retrieval_utility"
+  }
+  ablations.measure(run, retriever, questions, path, utility)
 
 
 def _open_runs(workdir, *names):

@@ -18,6 +18,7 @@ from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data import batch_sources, ict, qa, text_store
 from realm_jax.data.blocks import BlockStore
+from realm_jax.data.masking import SALIENT, Masking
 from realm_jax.data.tokenizer import load_tokenizer
 
 _PREFETCH = 4  # batches made ahead by the one thread
@@ -67,14 +68,16 @@ def pretrain_batches(
   max_masks: int,
   weights: Sequence[float],
   seed: int,
+  masking: Masking = SALIENT,
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.DatasetIterator:
   """Endless PretrainBatch mixed from the text sources by their weights.
 
-  Each source is gone through in a new order every epoch, without replacement.
+  Each source is gone through in a new order every epoch, without replacement;
+  the same texts in the same order, however they are masked.
   """
-  sources = _masked_texts(data_dir, "train", query_len, max_masks)
+  sources = _masked_texts(data_dir, "train", query_len, max_masks, masking)
   if len(weights) != len(sources):
     raise InputError(
       f"config text_weights={tuple(weights)}: wanted one weight for each of"
@@ -115,7 +118,7 @@ def pretrain_eval_batches(
   query_len: int,
   max_masks: int,
 ) -> grain.DatasetIterator:
-  """Each held-out text once, in order, the same span masked every time.
+  """Each held-out text once, in order, the same salient span masked each time.
 
   These are the title-masked lines of the held-out leads, or, without leads,
   a tenth of the texts by hash. The last batch is filled up with rows whose
@@ -153,7 +156,11 @@ def load_blocks(data_dir: str | os.PathLike) -> BlockStore:
 
 
 def _masked_texts(
-  data_dir: str | os.PathLike, split: str, query_len: int, max_masks: int
+  data_dir: str | os.PathLike,
+  split: str,
+  query_len: int,
+  max_masks: int,
+  masking: Masking = SALIENT,
 ) -> list[text_store.MaskedTexts]:
   data_dir = pathlib.Path(data_dir)
   tokenizer = load_tokenizer(data_dir / "tokenizer")
@@ -165,6 +172,7 @@ def _masked_texts(
       tokenizer,
       query_len=query_len,
       max_masks=max_masks,
+      masking=masking,
     )
     for i in range(num_texts)
   ]

@@ -18,6 +18,7 @@ import numpy as np
 from realm_jax import files, types
 from realm_jax.config import InputError
 from realm_jax.data import features, masking
+from realm_jax.data.masking import SALIENT, Masking
 from realm_jax.data.ragged import (
   FlatWriter,
   Ragged,
@@ -88,7 +89,9 @@ def write_text_store(
 
 
 class MaskedTexts:
-  """The records of one split whose spans fit the query, one span masked.
+  """The records of one split that have a span which fits the query, masked.
+
+  They are the same records for every kind of masking.
 
   Raises:
     InputError: the store belongs to another tokenizer.
@@ -102,13 +105,14 @@ class MaskedTexts:
     *,
     query_len: int,
     max_masks: int,
+    masking: Masking = SALIENT,
   ):
     features.check_length("query_len", query_len, 2)
     directory = pathlib.Path(directory)
     meta = files.read_json(directory / "meta.json")
     check_tokenizer(directory, meta, tokenizer)
     self._sizes = {"query_len": query_len, "max_masks": max_masks}
-    self._tokenizer = tokenizer
+    self._tokenizer, self._masking = tokenizer, masking
     self._tokens = Ragged(directory, "tokens")
     self._own = open_array(directory / "own_block.npy")
     self._gold = open_array(directory / "gold_block.npy")
@@ -133,7 +137,7 @@ class MaskedTexts:
     Args:
       positions: [B] numbers below len(self); a negative one makes a row
         without targets and with example id -1.
-      uniform: [B, 3] in [0, 1), chooses the spans.
+      uniform: [B, 3] in [0, 1), chooses the masks.
     """
     real = positions >= 0
     positions = np.maximum(positions, 0)
@@ -143,15 +147,10 @@ class MaskedTexts:
     starts = self._tokens.offsets[record]
     lens = self._tokens.offsets[record + 1] - starts
     width = self._sizes["query_len"] - 2
-    masked = masking.mask_spans(
-      take_rows(
-        self._tokens.flat, starts, lens, width, fill=self._tokenizer.pad_id
-      ),
-      lens,
-      span,
-      tokenizer=self._tokenizer,
-      **self._sizes,
+    ids = take_rows(
+      self._tokens.flat, starts, lens, width, fill=self._tokenizer.pad_id
     )
+    masked = self._mask(ids, lens, span, uniform[:, 1])
     return types.PretrainBatch(
       query=masked.query,
       mlm_positions=masked.positions,
@@ -161,6 +160,18 @@ class MaskedTexts:
       gold_block=np.where(real, self._gold[record], -1).astype(np.int32),
       example_ids=np.where(real, record, -1).astype(np.int64),
     )
+
+  def _mask(self, ids, lens, span, uniform) -> masking.Masked:
+    sizes = {**self._sizes, "tokenizer": self._tokenizer}
+    kind = self._masking.kind
+    if kind == "uniform":
+      return masking.mask_anywhere(
+        ids, lens, uniform, share=self._masking.share, **sizes
+      )
+    if kind == "span":
+      seen = np.minimum(lens, ids.shape[1])
+      span = masking.move_spans(span, seen, uniform)
+    return masking.mask_spans(ids, lens, span, **sizes)
 
 
 def check_tokenizer(

@@ -53,7 +53,8 @@ class Program:
     embed_all: embeds a device's share of the corpus; None without an index.
     refresh_every: steps between two versions; 0 for never.
     vocab_size: V, the last axis of logits.
-    fields: config fields that the activations grow with, beside the batch.
+    fields: what makes the activations smaller beside a smaller batch: config
+      fields that they grow with, and others in words.
     devices: of the mesh.
   """
 

@@ -67,11 +67,20 @@ class Realm:
     tokens: BlockTokens,
     batch: PretrainBatch,
     rng: Array | None = None,
+    index_params=None,
   ) -> RealmOutput:
-    """Retrieves candidates from the index and reads them."""
+    """Retrieves candidates from the index and reads them.
+
+    The search is for the query as `params` embed it or, given those that the
+    index was made with, as `index_params` do: query and blocks then are of one
+    age, as in the original. Every probability is of `params` either way.
+    """
     rngs = split_keys(rng, 3)
     query_emb = self.retrieval.embed_query(params, batch.query, rngs[0])
-    _, ids = self.retrieval.search(block_emb, query_emb, self.num_candidates)
+    wanted = query_emb
+    if index_params is not None:
+      wanted = self.retrieval.embed_query(index_params, batch.query)
+    _, ids = self.retrieval.search(block_emb, wanted, self.num_candidates)
     ids = candidates.drop_trivial(ids, batch.own_block, self.num_candidates)
     return self._weigh(params, tokens, batch, query_emb, ids, rngs[1:])
 

@@ -27,6 +27,8 @@ class Index:
     block_emb: [N, P], searched.
     version: () int32.
     params_step: () int32, the training step of the params that made it.
+    params: the embedder's that made it, where queries are embedded with them to
+      be searched, or None.
     shadow: [N, P] the next version in the making, or None.
     shadow_params: the embedder's params that make it, or None.
     shadow_step: () int32, the step those params are of, or None.
@@ -35,6 +37,7 @@ class Index:
   block_emb: Array
   version: Array
   params_step: Array
+  params: dict | None = None
   shadow: Array | None = None
   shadow_params: dict | None = None
   shadow_step: Array | None = None

@@ -36,12 +36,14 @@ class Fresh(NamedTuple):
     version: its number.
     params_step: of the params that made it.
     params_hash: of those params.
+    params: the embedder's, where they are here.
   """
 
   block_emb: Array
   version: int
   params_step: int
   params_hash: str
+  params: dict | None = None
 
 
 class Refresher:
@@ -55,6 +57,7 @@ class Refresher:
     manifest: what a version is bound to (hashes, template).
     keep: versions kept on disk.
     probe: [B, Q] queries that the overlap of two versions is measured on.
+    keep_params: whether the index has the embedder's params that made it.
     oldest_checkpoint: the step from which on the journal may be needed.
     say: takes a line for the person who watches.
   """
@@ -71,12 +74,14 @@ class Refresher:
     manifest: dict,
     keep: int,
     probe: Inputs,
+    keep_params: bool = False,
     oldest_checkpoint: Callable[[], int] = lambda: 0,
     say: Callable[[str], None] = lambda text: None,
   ):
     self.embedder, self.tokens, self.contract = embedder, tokens, contract
     self.workdir, self.keep = pathlib.Path(workdir), keep
     self.probe, self.say = probe, say
+    self._keep_params = keep_params
     self._manifest, self._oldest_checkpoint = manifest, oldest_checkpoint
     self._probe_ids = jax.jit(self._search_probe)
     self._ages, self._lost = _Ages(), 0.0
@@ -165,12 +170,16 @@ class Refresher:
     return index, {}
 
   def _index(self, block_emb, params, step) -> Index:
-    del params
     return Index(
       block_emb=block_emb,
       version=self._scalar(0),
       params_step=self._scalar(step),
+      params=self._kept(params["embedder"]),
     )
+
+  def _kept(self, params) -> dict | None:
+    """A copy that survives the donation of the train state."""
+    return jax.tree.map(jnp.copy, params) if self._keep_params else None
 
   def _is_due(self, step: int) -> bool:
     return step > 0 and step % self.contract.every_steps == 0
@@ -190,6 +199,7 @@ class Refresher:
       block_emb=fresh.block_emb,
       version=self._scalar(fresh.version),
       params_step=self._scalar(fresh.params_step),
+      params=self._kept(fresh.params),
     )
     if publish:
       seconds = time.monotonic() - began
@@ -284,7 +294,11 @@ class Inline(Refresher):
     block_emb = self.embedder.embed_all(params, self.tokens)
     seconds = time.monotonic() - began
     fresh = Fresh(
-      block_emb, int(index.version) + 1, step, versions.params_hash(params)
+      block_emb,
+      int(index.version) + 1,
+      step,
+      versions.params_hash(params),
+      params,
     )
     index, figures = self._swap(step, state, index, fresh, began)
     blocks = self.embedder.retrieval.num_blocks
@@ -310,6 +324,7 @@ class Interleaved(Refresher):
       int(index.version) + 1,
       int(index.shadow_step),
       versions.params_hash(index.shadow_params),
+      index.shadow_params,
     )
     index, figures = self._swap(step, state, index, fresh, began)
     return self._start_round(index, state.params, step), figures

@@ -31,6 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAY_DIFFER = (
   "data.source_cache",
   "mesh.data",
+  "num_parts",
   "refresh.keep",
   "refresh.max_staleness_steps",
   "refresh.at_bound",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.models import objective
 from realm_jax.plan.plan import Part, Program
@@ -38,13 +39,15 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     block_len=config.block_len,
     mask_rate=config.mask_rate,
     hide_title=config.hide_title,
+    min_sentence_len=config.min_sentence_len,
+    keep_single=config.keep_single,
     seed=config.seed,
     **run.my_rows(),
   )
   init_fns = _init_fns(config, retrieval)
   params = warm_start.init_params(init_fns, config, corpus)
   state, tx = run.start(params, config, corpus)
-  ict_step = step.make_ict_step(retrieval, tx, config.seed)
+  ict_step = step.make_ict_step(retrieval, tx, config.seed, config.num_parts)
   state, _ = run.run_loop(
     config,
     workdir,
@@ -62,17 +65,30 @@ def program(config: ConfigDict, corpus) -> Program:
   Args:
     config: configs/ict.py.
     corpus: corpus.Corpus or shapes.PlannedCorpus.
+
+  Raises:
+    InputError: parts that do not divide the batch.
   """
+  _check_parts(config, corpus)
   device = shapes.Device.of(config, corpus)
   retrieval = _make_retrieval(config, device.corpus)
   state = device.state(warm_start.init_shapes(_init_fns(config, retrieval)))
-  b = device.batch_size
+  b, n = device.batch_size, config.num_parts
+  # in parts, the backward pass embeds anew
+  again = jax.checkpoint if n > 1 else lambda embed: embed
   batch = IctBatch(
     query=shapes.inputs(b, config.query_len),
     block=shapes.inputs(b, config.block_len),
     example_ids=shapes.array(b),
   )
 
+  rows = b // n  # of a part
+
+  @again
+  def embed_query(params, query):
+    return retrieval.embed_query(params, query)
+
+  @again
   def embed_blocks(params, block):
     return retrieval.embed(params, block, fill=retrieval.fill.block)
 
@@ -81,26 +97,41 @@ def program(config: ConfigDict, corpus) -> Program:
     return objective.ict_loss(query_emb, block_emb)[0]
 
   emb = shapes.array(b, config.embedder.retriever_proj_size, dtype=jnp.float32)
-  embed_query = shapes.trained(retrieval.embed_query)
   parts = {
-    "embed queries": Part(embed_query, (state.params, batch.query)),
+    "embed queries": Part(
+      shapes.trained(embed_query),
+      (state.params, shapes.inputs(rows, config.query_len)),
+      n,
+    ),
     "embed blocks": Part(
-      shapes.trained(embed_blocks), (state.params, batch.block)
+      shapes.trained(embed_blocks),
+      (state.params, shapes.inputs(rows, config.block_len)),
+      n,
     ),
     "scores": Part(jax.grad(score, argnums=(0, 1)), (emb, emb), device.devices),
     **device.optimizer(state),
   }
   tx = run.make_optimizer(config)
   return Program(
-    step=step.make_ict_step(retrieval, tx, config.seed),
+    step=step.make_ict_step(retrieval, tx, config.seed, config.num_parts),
     args=(state, None, batch, None),
     parts=parts,
     embed_all=None,
     refresh_every=0,
     vocab_size=corpus.tokenizer.vocab_size,
-    fields=("block_len",),
+    fields=("block_len", "a larger num_parts"),
     devices=device.devices,
   )
+
+
+def _check_parts(config, corpus) -> None:
+  n, size = config.num_parts, config.train.batch_size
+  if n < 1 or size % (n * corpus.mesh.size):
+    raise InputError(
+      f"config num_parts={n}: train.batch_size={size} does not split over"
+      f" {corpus.mesh.size} devices into so many parts: take a divisor of"
+      f" {size // corpus.mesh.size}"
+    )
 
 
 def _make_retrieval(config, corpus) -> Retrieval:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
+from realm_jax.data.masking import Masking
 from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.plan.plan import Part, Program
@@ -29,6 +30,7 @@ from realm_jax.types import BlockTokens, PretrainBatch
 _CHOICES = {
   "evidence": ("retrieved", "own"),
   "marginalise": ("token", "span"),
+  "query_params": ("current", "index"),
 }
 
 
@@ -164,6 +166,7 @@ def _batches(config, corpus):
     max_masks=config.max_masks,
     weights=config.text_weights,
     seed=config.seed,
+    masking=Masking(config.masking, config.mask_share),
     **run.my_rows(),
   )
 

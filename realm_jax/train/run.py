@@ -147,9 +147,25 @@ def make_refresher(
     manifest={**corpus.meta, "template": template(config)},
     keep=config.refresh.keep,
     probe=sharding.replicate(probe, corpus.mesh),
+    keep_params=keeps_params(config),
     oldest_checkpoint=lambda: min(sealed.numbers(folder), default=0),
     say=metrics.note,
   )
+
+
+def keeps_params(config: ConfigDict) -> bool:
+  """Whether the index goes with the params that made it; fine-tuning's never.
+
+  Raises:
+    InputError: the index's versions come without.
+  """
+  keeps = "query_params" in config and config.query_params == "index"
+  if keeps and config.refresh.mode == "worker":
+    raise InputError(
+      "config query_params=index: versions that workers make come without their"
+      " params: give refresh.mode=interleaved or query_params=current"
+    )
+  return keeps
 
 
 def contract_of(config: ConfigDict) -> Contract:

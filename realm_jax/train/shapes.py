@@ -148,7 +148,10 @@ class Device:
     rows = self.tokens.lens.shape[0]
     size = self.config.embedder.retriever_proj_size
     index = refresh.Index(
-      array(rows, size, dtype=jnp.float32), version=array(), params_step=array()
+      array(rows, size, dtype=jnp.float32),
+      version=array(),
+      params_step=array(),
+      params=params["embedder"] if run.keeps_params(self.config) else None,
     )
     if self.config.refresh.mode != "interleaved":
       return index

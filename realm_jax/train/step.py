@@ -18,6 +18,7 @@ from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.retrieval.retrieve import Retrieval
+from realm_jax.train import parts
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, IctBatch, PretrainBatch, QaBatch
 
@@ -25,22 +26,38 @@ Step = Callable[..., tuple[TrainState, Index | None, dict]]
 
 
 def make_ict_step(
-  retrieval: Retrieval, tx: optax.GradientTransformation, seed: int
+  retrieval: Retrieval,
+  tx: optax.GradientTransformation,
+  seed: int,
+  num_parts: int = 1,
 ) -> Step:
-  """The inverse cloze task (ORQA, section 4): warm start of the embedder."""
+  """The inverse cloze task (ORQA, section 4): warm start of the embedder.
+
+  All other blocks of the batch are negatives, whatever device and part of the
+  batch they are in.
+  """
+  fill = retrieval.fill
+
+  def room(query_mask, block_mask):
+    return retrieval.room((query_mask, fill.query), (block_mask, fill.block))
 
   def loss_fn(params, batch: IctBatch, rng):
     rngs = jax.random.split(rng)
-    query_emb = retrieval.embed_query(params, batch.query, rngs[0])  # [B, P]
-    fill = retrieval.fill
-    block_emb = retrieval.embed(params, batch.block, rngs[1], fill.block)
+    query_emb = parts.embed_in_parts(
+      lambda query, key: retrieval.embed_query(params, query, key),
+      batch.query, rngs[0], num_parts,
+    )  # fmt: skip
+    block_emb = parts.embed_in_parts(
+      lambda block, key: retrieval.embed(params, block, key, fill.block),
+      batch.block, rngs[1], num_parts,
+    )  # fmt: skip
     score = query_emb * retrieval.score_scale
     loss, accuracy = objective.ict_loss(score, block_emb)  # [B, P] both
-    room = retrieval.room(
-      (batch.query.attention_mask, fill.query),
-      (batch.block.attention_mask, fill.block),
-    )
-    return loss, {"loss": loss, "accuracy": accuracy, **room}
+    masks = batch.query.attention_mask, batch.block.attention_mask
+    figures = parts.mean_of_parts(
+      room, masks, num_parts
+    )  # as they are laid out
+    return loss, {"loss": loss, "accuracy": accuracy, **figures}
 
   def step(state, index, batch, tokens):
     del tokens  # the pairs are in the batch
@@ -91,8 +108,9 @@ def make_pretrain_step(
 ) -> Step:
   """REALM pre-training: marginal log-likelihood of the masked wordpieces."""
 
-  def loss_fn(block_emb, tokens, params, batch: PretrainBatch, rng):
-    out = realm(params, block_emb, tokens, batch, rng)
+  def loss_fn(index: Index, tokens, params, batch: PretrainBatch, rng):
+    made_by = index.params and {"embedder": index.params}
+    out = realm(params, index.block_emb, tokens, batch, rng, made_by)
     marginal = out.marginal_gold_log_probs
     loss = objective.realm_loss(marginal, out.mlm_mask)
     utility = objective.retrieval_utility(
@@ -112,7 +130,7 @@ def make_pretrain_step(
     }
 
   def step(state, index, batch, tokens):
-    bound = functools.partial(loss_fn, index.block_emb, tokens)
+    bound = functools.partial(loss_fn, index, tokens)
     new_state, metrics = _update(bound, tx, seed, state, batch)
     metrics |= _age(index, state.step)
     if slices_per_step:

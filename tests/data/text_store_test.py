@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from realm_jax.config import InputError
 from realm_jax.data import text_store, tokenizer
+from realm_jax.data.masking import Masking
 from realm_jax.data.text_store import Record
 
 RECORDS = [
@@ -24,9 +25,9 @@ def write(path, tok, records=RECORDS, hold_out=False):
   )
 
 
-def read(path, tok, split="train", query_len=30, max_masks=20):
+def read(path, tok, split="train", query_len=30, max_masks=20, **more):
   return text_store.MaskedTexts(
-    path, split, tok, query_len=query_len, max_masks=max_masks
+    path, split, tok, query_len=query_len, max_masks=max_masks, **more
   )
 
 
@@ -50,6 +51,32 @@ def test_every_span_is_hidden_whole(tok, tmp_path):
       assert batch.mlm_targets[0, :n].tolist() == tok.encode(hidden)
       assert batch.mlm_mask.sum() == n
       assert (batch.own_block[0], batch.gold_block[0]) == (own, gold)
+
+
+def test_the_kinds_of_masking_differ_in_the_masks_alone(tok, tmp_path):
+  write(tmp_path / "t", tok)
+  batches = {
+    kind: read(tmp_path / "t", tok, masking=Masking(kind, 0.5)).rows(
+      np.array([1, 0]), np.array([[0.1, 0.9, 0], [0.2, 0.8, 0]])
+    )
+    for kind in ("salient", "span", "uniform")
+  }
+  plain = {}
+  for kind, batch in batches.items():
+    text = batch.query.input_ids.copy()
+    row, column = np.nonzero(batch.mlm_mask)
+    at = batch.mlm_positions[row, column]
+    assert (text[row, at] == tok.mask_id).all()
+    text[row, at] = batch.mlm_targets[row, column]
+    plain[kind] = text
+  for kind in ("span", "uniform"):
+    assert (plain[kind] == plain["salient"]).all()
+    assert batches[kind].own_block.tolist() == [1, 4]
+  masks = {kind: batch.mlm_mask.sum(1) for kind, batch in batches.items()}
+  assert (masks["span"] == masks["salient"]).all()
+  assert (masks["uniform"] > masks["salient"]).any()
+  moved = batches["span"].mlm_positions - batches["salient"].mlm_positions
+  assert moved.any(axis=1).all()
 
 
 def test_filling_rows_bring_no_loss(tok, tmp_path):

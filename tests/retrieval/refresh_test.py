@@ -117,6 +117,7 @@ def test_interleaved(tmp_path, num_devices):
   refresher, state, run = start(tmp_path, "interleaved", num_devices)
   assert refresher.slices_per_step == {1: 3, 2: 2}[num_devices]  # of 8, of 4
   index, metrics, params, indexes = train(refresher, state, run, 8)
+  assert index.params is None
   embed = refresher.embedder.embed_all
   for i, made_at in enumerate([0, 0, 0, 0, 0, 0, 3, 3]):
     want = embed(params[made_at], refresher.tokens)
@@ -248,3 +249,42 @@ def test_overlap_is_the_share_of_ids_in_both(tmp_path):
 def test_a_wrong_cadence_is_refused(tmp_path, mode, every_steps, message):
   with pytest.raises(InputError, match=message):
     start(tmp_path, mode, every_steps=every_steps)
+
+
+@pytest.mark.parametrize("mode", ["never", "inline", "interleaved"])
+def test_an_index_can_keep_the_params_that_made_it(mode, tmp_path):
+  """Also of a resumed run: the shell has room for them."""
+  mesh, tokens, embedder = on_mesh(1)
+  refresher = modes.refresher_of(mode)(
+    embedder, tokens, contract(), workdir=tmp_path, manifest=MANIFEST, keep=2,
+    probe=sharding.replicate(tiny.pretrain_batch(8).query, mesh),
+    keep_params=True,
+  )  # fmt: skip
+
+  def params(step):
+    return jax.tree.map(lambda x: x + step, tiny.params_of("embedder"))
+
+  def state(step):
+    state = TrainState.create(params(step), optax.sgd(0.1))
+    return sharding.replicate(state, mesh)
+
+  index = refresher.first(state(0).params)
+  made_at = []
+  for i in range(8):
+    index, _ = refresher(i, state(i), index)
+    made_at.append(int(index.params_step))
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      index.params,
+      params(made_at[-1])["embedder"],
+    )
+  assert (
+    made_at
+    == {
+      "never": [0] * 8,
+      "inline": [0, 0, 0, 3, 3, 3, 6, 6],
+      "interleaved": [0, 0, 0, 0, 0, 0, 3, 3],
+    }[mode]
+  )
+  shell = refresher.shell(state(0).params)
+  assert jax.tree.structure(shell) == jax.tree.structure(index)

@@ -1,0 +1,61 @@
+"""The table of an ablation, from the figures of its arms and seeds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from realm_jax.evals import ablations
+
+
+def write(folder, arm, seed, **figures):
+  path = folder / f"{seed}.{arm}.json"
+  path.write_text(json.dumps({"questions": 63, **figures}))
+  return path
+
+
+def test_means_over_seeds_and_differences_seed_by_seed(tmp_path):
+  em = {"realm": [0.3, 0.4, 0.8], "stale": [0.2, 0.35, 0.5]}
+  paths = {
+    arm: [
+      write(tmp_path, arm, i, exact_match=value, recall_5=0.25)
+      for i, value in enumerate(values)
+    ]
+    for arm, values in em.items()
+  }
+  paper = {"stale": (28.7, 15.1), "uniform": (32.3, 24.2)}
+  table = ablations.write(tmp_path, paths, paper, {"seconds_total": 7.0})
+  summary = json.loads((tmp_path / "table.json").read_text())
+  assert (tmp_path / "table.md").read_text() == table + "\n"
+  assert (summary["questions"], summary["seconds_total"]) == (63, 7.0)
+  assert list(summary["arms"]) == ["realm", "stale"]
+  for arm, values in em.items():
+    of = summary["arms"][arm]["exact_match"]
+    assert of["seeds"] == values
+    assert of["mean"] == pytest.approx(np.mean(values))
+    error = np.std(values, ddof=1) / np.sqrt(3)
+    assert of["se"] == pytest.approx(error, abs=1e-5)
+  lost = np.subtract(em["stale"], em["realm"])
+  gain = summary["arms"]["stale"]["exact_match_gain"]
+  assert gain["mean"] == pytest.approx(lost.mean())
+  assert gain["se"] == pytest.approx(
+    np.std(lost, ddof=1) / np.sqrt(3), abs=1e-5
+  )
+  first, _, realm, stale, *_, note = table.splitlines()
+  assert first == (
+    "| arm | EM | R@5 | has@5 | utility | EM - realm | paper EM | paper R@5 |"
+  )
+  assert (
+    realm == "| realm | 0.500 ± 0.153 | 0.250 ± 0.000 | - | - | - | - | - |"
+  )
+  assert stale == (
+    "| stale | 0.350 ± 0.087 | 0.250 ± 0.000 | - | - | -0.150 ± 0.076 | 28.7 |"
+    " 15.1 |"
+  )
+  assert "63 held-out questions" in note and "(3)" in note
+
+
+def test_of_one_seed_there_is_no_standard_error(tmp_path):
+  paths = {"span": [write(tmp_path, "span", 0, exact_match=0.125)]}
+  table = ablations.write(tmp_path, paths, {}, {})
+  assert "| span | 0.125 | - | - | - | - | - | - |" in table
