@@ -13,14 +13,16 @@ import pathlib
 import ml_collections
 
 from experiments import command
-from realm_jax.data import prepare
 
 
 def main(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Prepares the data and prints what there is."""
+  """Prepares the data and prints what there is, and what was dropped."""
+  from realm_jax.data import drops, prepare
+
   directory = pathlib.Path(config.data.dir or workdir / "data")
   manifest = prepare.prepare(config.data, directory)
   print(f"{directory}: {prepare.summary(manifest)}")
+  print(drops.table(manifest["counts"]["dropped"]))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.programs",
   "realm_jax.train.shapes",
   "realm_jax.data.prepare",
+  "realm_jax.data.prepare_config",
 }
 BANNED = {
   "jax.experimental.shard_map": "jax.shard_map",

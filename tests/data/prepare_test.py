@@ -36,6 +36,9 @@ def config(corpus, **changes):
     "block_len": 50,
     "max_articles": 0,
     "source_cache": "",
+    "runner": "local",
+    "workers": 1,
+    "beam_args": "",
     "tokenizer": {
       "kind": "wordpiece",
       "vocab_size": 300,
@@ -209,7 +212,7 @@ from realm_jax.data import blocks, prepare
 def kill(directory, *args, **kwargs):
   os.mkdir(directory.with_name(".tmp-blocks-1"))
   os.kill(os.getpid(), 9)
-blocks.write_block_store = kill
+blocks.merge_block_stores = kill
 values = json.load(open(sys.argv[1]))
 prepare.prepare(config_dict.ConfigDict(values), sys.argv[2])
 """
@@ -237,7 +240,7 @@ def test_killed_then_resumed(corpus, tmp_path, monkeypatch):
 def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
   changed = config(corpus, tokenizer={"vocab_size": 90})
   with monkeypatch.context() as m:
-    m.setattr(blocks, "write_block_store", None)
+    m.setattr(blocks, "merge_block_stores", None)
     with pytest.raises(TypeError):
       prepare.prepare(changed, tmp_path / "data")
   assert (tmp_path / "data" / "tokenizer").exists()

@@ -48,7 +48,7 @@ def test_labels():
 
 
 def test_unknown_annotator_is_named():
-  with pytest.raises(InputError, match='"rules" or "spacy"'):
+  with pytest.raises(InputError, match='"rules", "spacy"'):
     salient_spans.make_annotator("bert")
 
 
@@ -63,10 +63,18 @@ def test_spacy_behind_the_same_interface(monkeypatch):
     start_char, end_char, label_ = 0, 6, "GPE"
 
   class FakeSpacy:
-    def load(self, model, disable):
-      del model, disable
-      return lambda text: type("Doc", (), {"ents": [Entity()]})
+    def load(self, model, exclude):
+      del model, exclude
+      return self
+
+    def pipe(self, texts, batch_size):
+      del batch_size
+      for _ in texts:
+        yield type("Doc", (), {"ents": [Entity()]})
 
   monkeypatch.setitem(sys.modules, "spacy", FakeSpacy())
   annotate = salient_spans.make_annotator("spacy")
-  assert annotate("Zürich") == [(0, 7, "gpe")]
+  assert annotate([("Zürich", ""), ("Jersey", "x")]) == [
+    [(0, 7, "gpe")],
+    [(0, 6, "gpe")],
+  ]
