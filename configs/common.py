@@ -99,7 +99,8 @@ def data(size: str) -> ConfigDict:
   # yours, "package.module:function", see salient_spans.make_annotator
   config.annotator = "rules"
   config.block_len = 288  # a block: 3 + title + body wordpieces at the most
-  config.max_articles = pick(size, smoke=400, demo=0, base=0)  # 0: all
+  # so many pages are read, redirects and the like not counted; 0: all
+  config.max_articles = pick(size, smoke=400, demo=0, base=0)
   # who does it: "local", processes of this machine, or "beam" (extra beam); the
   # data is the same
   config.runner = "local"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from realm_jax import files
+from realm_jax.config import InputError
 from realm_jax.data import corpora, pages
 from realm_jax.data.articles import Article
 from realm_jax.data.corpora import Part
@@ -76,12 +77,39 @@ class MakeArticles:
       with open(tmp / "articles.jsonl", "w", encoding="utf-8") as out:
         for page in shard.pages:
           article, said = corpora.make_article(shard.part, page)
-          counts.update([said] if said else [])
+          counts.update(filter(None, [said]))
           if article:
             counts[pages.ARTICLES] += 1
             out.write(json.dumps(article, ensure_ascii=False) + "\n")
       meta = {"source": shard.part.source, "whole": shard.part.whole}
       (tmp / "counts.json").write_text(json.dumps({**meta, "counts": counts}))
+
+
+def check_sources(
+  sources: Iterable[str], shards: Iterable[pathlib.Path]
+) -> None:
+  """Refuses a corpus with a source of which no article is left.
+
+  Args:
+    sources: their names.
+    shards: of all of them.
+
+  Raises:
+    InputError: names the source and what became of its pages.
+  """
+  found: dict[str, collections.Counter[str]] = {
+    name: collections.Counter() for name in sources
+  }
+  for shard in shards:
+    meta = files.read_json(shard / "counts.json")
+    found[meta["source"]].update(meta["counts"])
+  for name, counts in found.items():
+    if not counts[pages.ARTICLES]:
+      said = ", ".join(f"{count} {what}" for what, count in counts.items())
+      raise InputError(
+        f'empty corpus: no article in "{name}" of data.corpus'
+        f" ({said or 'no pages'}): name another source"
+      )
 
 
 def read_shards(shards: Iterable[pathlib.Path]) -> Iterator[Article]:

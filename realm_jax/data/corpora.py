@@ -107,6 +107,13 @@ def records(name: str) -> Iterable[tuple[str, dict[str, Any]]]:
   return read_jsonl(name)
 
 
+def check_ends(names: str) -> None:
+  """InputError for a dump whose last bytes show that it was cut off."""
+  for name in split_names(names):
+    for path in _dump_files(name):
+      wiki_dump.check_end(path)
+
+
 def hashes(names: Iterable[str]) -> dict[str, str]:
   """sha256 of every file that the sources are read from."""
   found = {}

@@ -6,6 +6,8 @@ from typing import Any
 from realm_jax.data import pages
 
 FILE = "drops.json"
+_SENTENCES, _KEPT = "sentences", "kept"
+_FIRST = (pages.PAGES, pages.ARTICLES, _SENTENCES, _KEPT)
 
 
 def drops(
@@ -22,13 +24,13 @@ def drops(
   """
   return {
     "corpus": {
-      name: {k: v for k, v in _ordered(counts) if v}
+      name: {what: count for what, count in counts.items() if count}
       for name, counts in sources.items()
     },
     "text": {
       meta["source"]: {
-        "sentences": meta["num_read"],
-        "kept": meta["num_records"],
+        _SENTENCES: meta["num_read"],
+        _KEPT: meta["num_records"],
         **meta["dropped"],
       }
       for meta in texts
@@ -42,13 +44,11 @@ def table(counted: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
   for part, sources in counted.items():
     for source, counts in sources.items():
       lines.append(f"{part} {source}")
-      lines += [f"  {count:>12,}  {what}" for what, count in counts.items()]
+      lines += [f"  {count:>12,}  {what}" for what, count in _ordered(counts)]
   return "\n".join(lines)
 
 
 def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
   """First what was read and kept."""
-  first = (pages.PAGES, pages.ARTICLES)
-  return sorted(
-    counts.items(), key=lambda x: (x[0] not in first, x[0] == first[1], x)
-  )
+  first = {what: i for i, what in enumerate(_FIRST)}
+  return sorted(counts.items(), key=lambda x: (first.get(x[0], len(first)), x))

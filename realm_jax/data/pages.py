@@ -20,7 +20,7 @@ NO_WORDPIECE = "no wordpiece (the article is kept, without a block)"
 BROKEN = "lines of broken markup (the article is kept)"
 
 # As ORQA's preprocessor drops them, by the beginning of the title.
-_LIST_TITLE = re.compile(r"(?:List|Index|Outline)s? of ")
+_LIST_TITLE = re.compile(r"(?:Lists?|Index(?:es)?|Outlines?) of ")
 
 
 class Page(NamedTuple):

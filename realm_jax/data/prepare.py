@@ -128,7 +128,11 @@ class _Preparation:
     step = article_shards.MakeArticles(config.max_articles)
     parts = corpora.parts(config.corpus, config.source_cache)
     directory = self._shards / "articles"
-    return self._runner.run(step, step.jobs(parts), directory)
+    shards = self._runner.run(step, step.jobs(parts), directory)
+    if not config.max_articles:  # else those behind it are not read
+      names = corpora.split_names(config.corpus)
+      article_shards.check_sources(names, shards)
+    return shards
 
   def _make_tokenizer(self) -> tokenizer.Tokenizer:
     path = self._dir / "tokenizer"

@@ -37,6 +37,8 @@ def check(config: ml_collections.ConfigDict) -> None:
       f"config data.block_len={config.block_len}, data.max_articles="
       f"{config.max_articles}: wanted at least {_MIN_BLOCK_LEN} and 0"
     )
+  if not config.max_articles:  # else its end may not be needed
+    corpora.check_ends(config.corpus)
   salient_spans.make_annotator(config.annotator)
 
 

@@ -76,7 +76,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
   except EOFError as e:
     raise InputError(f"{path}: {_cut_off(number)}") from e
   except ElementTree.ParseError as e:
-    if e.code in (3, 4, 5):  # no element, a token or text that does not end
+    if e.code in (3, 5, 6):  # an element, token or character does not end
       raise InputError(f"{path}: {_cut_off(number)}") from e
     raise InputError(
       f"{path}: damaged after {number} whole pages ({e}): get it again"

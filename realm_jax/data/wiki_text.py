@@ -23,6 +23,8 @@ _REFERENCE = re.compile(
   r"<ref\b[^<>]*/>|<ref\b[^<>]*>[^<]*(?:<(?!/?ref\b)[^<]*)*</ref\s*>",
   re.IGNORECASE,
 )
+# One that does not end. The parser's time is the square of their number.
+_OPEN_REFERENCE = re.compile(r"<ref\b[^<>]*>", re.IGNORECASE)
 _END_SECTION = re.compile(
   r"^==\s*(?:see also|references|notes|footnotes|citations|bibliography"
   r"|sources|further reading|external links|notes and references"
@@ -59,10 +61,14 @@ _CONVERT = frozenset(("convert", "cvt"))
 _LINK_PREFIX = re.compile(r"\s*:?\s*([^:|\]]+?)\s*:")
 _LIST_LINE = re.compile(r"[*#;:]")
 _MAGIC = re.compile(r"__[A-Z]{3,}__")
-_BROKEN = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]|</?[a-z]+[^<>]*>", re.I)
+_BROKEN = re.compile(
+  r"^[|!]|\{\{|\}\}|\{\||\|\}|\[\[|\]\]|</?[a-z]+(?:\s|[^<>]*>)",
+  re.IGNORECASE,
+)
 # What templates that went leave in parentheses: "(; , 1900)" and "()".
 _OPENED = re.compile(r"\((?:\s*[,;:])*\s+|\((?:\s*[,;:])+")
 _CLOSED = re.compile(r"(?:\s?[,;:]){0,9}\s*\)")
+_DOUBLED = re.compile(r"[;,](?=\s?[;,])")
 _EMPTIED = re.compile(r"\s*\(\s*\)")
 _SPACES = re.compile(r"[^\S\n]+")
 _BEFORE_MARK = re.compile(r" +([,.;:!?)](?:\s|$))")
@@ -88,7 +94,7 @@ def plain_text(
   Raises:
     ValueError: the parser fails.
   """
-  for gone in (_COMMENT, _REFERENCE, _END_SECTION):
+  for gone in (_COMMENT, _REFERENCE, _OPEN_REFERENCE, _END_SECTION):
     markup = gone.sub("", markup)
   try:
     parsed = mwparserfromhell.parse(markup, skip_style_tags=False)
@@ -159,5 +165,6 @@ def _shows(title: str, hidden: frozenset[str]) -> bool:
 def _tidy(line: str) -> str:
   line = _SPACES.sub(" ", line)
   if "(" in line:
+    line = _DOUBLED.sub("", line)
     line = _EMPTIED.sub("", _CLOSED.sub(")", _OPENED.sub("(", line)))
   return _BEFORE_MARK.sub(r"\1", line).strip()

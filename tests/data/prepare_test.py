@@ -10,7 +10,16 @@ from ml_collections import config_dict
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import blocks, input_pipeline, prepare, tokenizer
+from realm_jax.data import (
+  blocks,
+  drops,
+  input_pipeline,
+  pages,
+  prepare,
+  text_writer,
+  tokenizer,
+)
+from tests.data.dumps import dump, page
 
 LINES = [
   {
@@ -246,6 +255,62 @@ def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
   assert (tmp_path / "data" / "tokenizer").exists()
   manifest = prepare.prepare(config(corpus), tmp_path / "data")
   assert manifest["vocab_size"] > 90
+
+
+@pytest.fixture
+def a_dump(tmp_path):
+  made = [page(i, f"Town {i}", LINES[i]["text"]) for i in range(5)]
+  made += [page(8, "Old", redirect='<redirect title="Town 1" />')]
+  (tmp_path / "w.xml").write_bytes(dump(*made))
+  return tmp_path / "w.xml"
+
+
+def test_a_dump_with_all_that_is_dropped(a_dump, tmp_path):
+  texts = tmp_path / "t.jsonl"
+  spans = [{"start": 0, "limit": 7}, {"start": 2, "limit": 7}]
+  record = {"title": "x", "text": "Zürich is.", "spans": spans}
+  texts.write_text(json.dumps(record) + "\n")
+  names = f"sentences,{texts}"
+  manifest = prepare.prepare(config(a_dump, text=names), tmp_path / "data")
+  counted = files.read_json(tmp_path / "data" / drops.FILE)
+  assert counted == manifest["counts"]["dropped"]
+  of_dump = {pages.PAGES: 6, pages.ARTICLES: 5, pages.REDIRECT: 1}
+  assert counted["corpus"] == {str(a_dump): of_dump}
+  assert counted["text"]["sentences"] == {"sentences": 15, "kept": 15}
+  of_texts = counted["text"][str(texts)]
+  assert of_texts == {"sentences": 1, "kept": 1, text_writer.CUT_SPAN: 1}
+  lines = drops.table(counted).splitlines()
+  assert lines[0] == f"corpus {a_dump}"
+  assert [line.split() for line in lines[1:4]] == [
+    ["6", "pages"],
+    ["5", "articles"],
+    ["1", "redirect"],
+  ]
+  assert not (tmp_path / "data" / "shards").exists()
+
+
+def test_a_dump_that_was_cut_off_is_refused_at_the_door(a_dump, tmp_path):
+  a_dump.write_bytes(a_dump.read_bytes()[:-40])
+  with pytest.raises(InputError, match=r"w\.xml: cut off"):
+    prepare.prepare(config(a_dump), tmp_path / "data")
+  assert not (tmp_path / "data").exists()
+  part = config(a_dump, max_articles=3)
+  made = prepare.prepare(part, tmp_path / "data")["counts"]["blocks"]
+  assert made["num_articles"] == 3
+
+
+def test_a_source_without_articles_is_refused_by_name(corpus, a_dump, tmp_path):
+  a_dump.write_bytes(dump(page(1, "List of x"), page(2, "T", "{{x}}")))
+  with pytest.raises(
+    InputError, match=r"no article in .*w\.xml.*1 list.*2 pages"
+  ):
+    prepare.prepare(config(f"{corpus},{a_dump}"), tmp_path / "data")
+
+
+def test_who_makes_the_data_is_not_its_identity(corpus, tmp_path):
+  first = prepare.prepare(config(corpus), tmp_path / "data")
+  other = config(corpus, workers=3, beam_args="--x")
+  assert prepare.prepare(other, tmp_path / "data") == first
 
 
 def test_a_users_own_folder_is_never_touched(corpus, tmp_path):

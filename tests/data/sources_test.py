@@ -24,7 +24,9 @@ def wheel(path, name, text):
 def package(tmp_path):
   """A package that the fake index has, and pip's calls."""
   made = tmp_path / "made.whl"
-  return made, sources.Package("x==1", "x-1-py3-none-any.whl", wheel(made, "x/a", "hello"))
+  return made, sources.Package(
+    "x==1", "x-1-py3-none-any.whl", wheel(made, "x/a", "hello")
+  )
 
 
 def fake_pip(monkeypatch, made, stderr=""):

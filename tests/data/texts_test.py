@@ -119,6 +119,29 @@ def test_annotated_texts_take_bytes(own, tmp_path):
   assert [masked(r) for r in records] == [["Zürich"], ["Genève"]]
 
 
+def test_offsets_that_cut_a_character_are_counted(own, tmp_path):
+  text = "Zürich 🏛️ ja."
+  size = len(text.encode())
+
+  def ranges(*pairs):
+    return [{"start": a, "limit": b} for a, b in pairs]
+
+  path = write(
+    tmp_path / "t.jsonl",
+    {
+      "title": "x",
+      "text": text,
+      "spans": ranges((0, 2), (2, 7), (0, 7), (9, 12), (8, 12)),
+      "sentences": ranges((0, 7), (0, 10), (8, size)),
+    },
+  )
+  dropped = collections.Counter()
+  records = list(read(path, own, dropped))
+  assert [r.text for r in records] == ["Zürich", "🏛️ ja."]
+  assert [masked(r) for r in records] == [["Zürich"], ["🏛"]]
+  assert dropped == {text_writer.CUT_SPAN: 3, text_writer.CUT_SENTENCE: 1}
+
+
 @pytest.mark.parametrize(
   "fields, message",
   [

