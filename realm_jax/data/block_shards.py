@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from realm_jax import files
 from realm_jax.data import article_shards, block_writer, tokenizer
@@ -26,7 +27,7 @@ class MakeBlocks:
     yield from shards
 
   def make(self, shard: pathlib.Path, path: pathlib.Path) -> None:
-    tok = open_tokenizer(self.tokenizer)
+    tok = open_once(tokenizer.load_tokenizer, self.tokenizer)
     meta = files.read_json(shard / "counts.json")
     with files.atomic_publish(path) as tmp:
       tmp.mkdir()
@@ -36,7 +37,17 @@ class MakeBlocks:
       writer.finish(self.block_len, meta, may_be_empty=True)
 
 
-@functools.lru_cache(maxsize=1)
-def open_tokenizer(directory: pathlib.Path) -> tokenizer.Tokenizer:
-  """load_tokenizer, once a process."""
-  return tokenizer.load_tokenizer(directory)
+def open_once(
+  opener: Callable[[pathlib.Path], Any],
+  directory: pathlib.Path,
+  file: str = "meta.json",
+) -> Any:
+  """opener(directory), once a process while `file` in it is the same one."""
+  found = (directory / file).stat()
+  return _opened(opener, directory, (found.st_ino, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(opener, directory, version):
+  del version
+  return opener(directory)

@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from realm_jax.data import corpora, salient_spans, text_writer, texts
-from realm_jax.data.block_shards import open_tokenizer
+from realm_jax.data import (
+  corpora,
+  salient_spans,
+  text_writer,
+  texts,
+  tokenizer,
+)
+from realm_jax.data.block_shards import open_once
 from realm_jax.data.blocks import BlockStore
 
 _SHARD_BLOCKS = 2_000
@@ -22,8 +28,6 @@ _SHARD_CHARS = 1 << 20
 _SHARD_RECORDS = 10_000
 
 _annotator = functools.lru_cache(maxsize=1)(salient_spans.make_annotator)
-_open_store = functools.lru_cache(maxsize=1)(BlockStore)
-_open_own = functools.lru_cache(maxsize=1)(texts.OwnBlocks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +54,12 @@ class MaskSentences:
       yield range(first, min(first + self.shard_blocks, num_blocks))
 
   def make(self, blocks: range, path: pathlib.Path) -> None:
-    store = _open_store(self.store)
+    store = open_once(BlockStore, self.store)
     annotate = _annotator(self.annotator)
     skip = np.load(self.held_out, allow_pickle=False)
     dropped: collections.Counter[str] = collections.Counter()
     records = texts.block_sentences(store, annotate, skip, blocks, dropped)
-    tok = open_tokenizer(self.tokenizer)
+    tok = open_once(tokenizer.load_tokenizer, self.tokenizer)
     text_writer.write_text_shard(path, records, tok, dropped)
 
 
@@ -91,8 +95,9 @@ class MaskTexts:
   def make(
     self, records: list[tuple[str, dict[str, Any]]], path: pathlib.Path
   ) -> None:
-    own, annotate = _open_own(self.own), _annotator(self.annotator)
+    own = open_once(texts.OwnBlocks, self.own, "keys.npy")
+    annotate = _annotator(self.annotator)
     dropped: collections.Counter[str] = collections.Counter()
     made = texts.read_texts(records, own, annotate, dropped)
-    tok = open_tokenizer(self.tokenizer)
+    tok = open_once(tokenizer.load_tokenizer, self.tokenizer)
     text_writer.write_text_shard(path, made, tok, dropped)

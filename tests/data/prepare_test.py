@@ -255,6 +255,8 @@ def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
   assert (tmp_path / "data" / "tokenizer").exists()
   manifest = prepare.prepare(config(corpus), tmp_path / "data")
   assert manifest["vocab_size"] > 90
+  prepare.prepare(config(corpus), tmp_path / "clean")
+  assert contents(tmp_path / "data") == contents(tmp_path / "clean")
 
 
 @pytest.fixture
