@@ -27,6 +27,7 @@ from realm_jax.data.articles import (
   Article,
   check_articles,
   jsonl_files,
+  read_articles,
   read_jsonl,
 )
 from realm_jax.data.pages import Page
@@ -176,16 +177,6 @@ def _from_markup(page: Page) -> tuple[str, str]:
   return text, pages.BROKEN if num_broken else ""
 
 
-def _read_articles(found: Iterable[Article], source: str) -> Iterator[Page]:
-  for number, article in enumerate(found):
-    yield Page(f"{source}: article {number}", *article)
-
-
-def _read_jsonl(path: str) -> Iterator[Page]:
-  for article in check_articles(read_jsonl(path)):
-    yield Page(f'{path}: article "{article.id}"', *article)
-
-
 def _read_tfds(name: str) -> Iterator[Page]:
   """A data set's records have no ids of their own, but wiki40b's."""
   for place, record in tfds_source.read(name):
@@ -193,7 +184,7 @@ def _read_tfds(name: str) -> Iterator[Page]:
       yield wiki_extracts.wiki40b_page(place, record)
       continue
     [article] = check_articles([(place, {"id": place} | record)])
-    yield Page(place, *article, dropped=_tfds_reason(name, article.title))
+    yield Page(*article, dropped=_tfds_reason(name, article.title))
 
 
 def _tfds_reason(name: str, title: str) -> str:
@@ -201,15 +192,15 @@ def _tfds_reason(name: str, title: str) -> str:
   return pages.title_reason(title) if is_wiki else ""
 
 
+def _pages(articles: Iterable[Article]) -> Iterator[Page]:
+  return (Page(*article) for article in articles)
+
+
 _READERS: dict[str, Callable[[str], Iterator[Page]]] = {
-  "leads": lambda cache: _read_articles(
-    (lead.article for lead in sources.leads(cache)), "leads"
-  ),
-  "factbook": lambda cache: _read_articles(
-    factbook.articles(cache), "factbook"
-  ),
+  "leads": lambda cache: _pages(x.article for x in sources.leads(cache)),
+  "factbook": lambda cache: _pages(factbook.articles(cache)),
   "dump": lambda path: wiki_dump.read_pages(pathlib.Path(path)),
-  "jsonl": _read_jsonl,
+  "jsonl": lambda path: _pages(read_articles(path)),
   "tfds": _read_tfds,
   "wikiextractor": lambda path: wiki_extracts.read_extracted(
     pathlib.Path(path)

@@ -85,6 +85,6 @@ def _one(example, name: str, place: str) -> bytes:
 
 def _page(row: int, title: bytes, text: bytes, place: str) -> Page:
   try:
-    return Page(place, str(row), title.decode(), text.decode())
+    return Page(str(row), title.decode(), text.decode())
   except UnicodeDecodeError as e:
     raise InputError(f"{place} is not UTF-8 ({e.reason}): convert it") from e

@@ -27,7 +27,6 @@ class Page(NamedTuple):
   """A record of a source, as it was read.
 
   Attributes:
-    place: where it stands, for messages.
     id: of the article.
     title: of the article.
     text: plain, or with the markup of its source.
@@ -36,7 +35,6 @@ class Page(NamedTuple):
       case.
   """
 
-  place: str
   id: str
   title: str
   text: str

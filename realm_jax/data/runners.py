@@ -26,6 +26,7 @@ from realm_jax import files
 from realm_jax.config import InputError
 
 KINDS = ("local", "beam")
+_ERROR = "error.json"  # in a directory of shards, of the first that failed
 _AHEAD = 2  # items a process that are read before they are needed
 
 
@@ -222,9 +223,6 @@ def _run_beam(jobs: list[_Job], directory: pathlib.Path, args: str) -> None:
     if error.exists():
       raise InputError(files.read_json(error)) from e
     raise
-
-
-_ERROR = "error.json"
 
 
 def _tasks_in_beam(job: _Job) -> Iterator[_Task]:

@@ -69,7 +69,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
           hidden = _hidden_names(element)
         elif element.tag == f"{space}}}page":
           number += 1
-          yield _page(element, f"{path}: page {number}", hidden)
+          yield _page(element, hidden)
           root.clear()
   except StopIteration as e:
     raise InputError(f"{path}: {_cut_off('')}") from e
@@ -87,9 +87,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
     ) from e
 
 
-def _page(
-  element: ElementTree.Element, place: str, hidden: tuple[str, ...]
-) -> Page:
+def _page(element: ElementTree.Element, hidden: tuple[str, ...]) -> Page:
   found = {child.tag.rpartition("}")[2]: child for child in element}
   texts = [
     child.text
@@ -108,9 +106,8 @@ def _page(
     dropped = pages.REDIRECT
   else:
     dropped = pages.title_reason(title)
-  return Page(
-    place, page_id or title, title, "" if dropped else text, dropped, hidden
-  )
+  text = "" if dropped else text
+  return Page(page_id or title, title, text, dropped, hidden)
 
 
 def _hidden_names(siteinfo: ElementTree.Element) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def read_extracted(folder: pathlib.Path) -> Iterator[Page]:
         for name in ("id", "title", "text")
       )
       text = text.removeprefix(f"{title}\n").lstrip("\n")
-      yield Page(place, article_id, title, text, pages.title_reason(title))
+      yield Page(article_id, title, text, pages.title_reason(title))
 
 
 def wiki40b_page(place: str, record: dict[str, Any]) -> Page:
@@ -66,7 +66,7 @@ def wiki40b_page(place: str, record: dict[str, Any]) -> Page:
       sections.append(line.replace("_NEWLINE_", "\n"))
   text = "\n".join(sections)
   page_id = text_field(record, "wikidata_id", place) or place
-  return Page(place, page_id, title, text, pages.title_reason(title))
+  return Page(page_id, title, text, pages.title_reason(title))
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
