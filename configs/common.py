@@ -89,7 +89,8 @@ def data(size: str) -> ConfigDict:
   config.corpus = "leads"
   # pre-training text: "sentences" (of the corpus; the own block is excluded),
   # "lead_lines" ("title : description" of the leads' training split), JSONL,
-  # "tfds:salient_span_wikipedia/sentences"; several with commas
+  # "tfds:salient_span_wikipedia/sentences", "realm:PATTERN" (the original's
+  # annotated TFRecords); several with commas
   config.text = "sentences,lead_lines"
   config.qa = "leads"  # questions: "leads", "files" (the next three), "" (none)
   config.qa_train = ""  # JSONL or TSV file, or "tfds:natural_questions_open"

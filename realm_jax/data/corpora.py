@@ -103,6 +103,8 @@ def articles(names: str, cache: str = "") -> Iterator[Article]:
 
 def records(name: str) -> Iterable[tuple[str, dict[str, Any]]]:
   """("file:line", object) pairs of a JSONL source or a data set."""
+  if name.startswith(_REALM):
+    return original_corpus.read_annotated(name.removeprefix(_REALM))
   if name.startswith(tfds_source.PREFIX):
     return tfds_source.read(name)
   return read_jsonl(name)

@@ -1,13 +1,16 @@
-"""The original's own corpora, whose records are blocks already.
+"""The original's own files: corpora of blocks, and annotated texts.
 
-A record stays one block, so that row i of a released block_emb is block i. It
-becomes an article of its own, with the number of its row as id.
+A record of a corpus stays one block, so that row i of a released block_emb is
+block i. It becomes an article of its own, with the number of its row as id.
 """
 
 import glob
 import itertools
 import pathlib
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from realm_jax.config import InputError
 from realm_jax.data.pages import Page
@@ -76,15 +79,54 @@ def read_records(pattern: str) -> Iterator[Page]:
       row += 1
 
 
+def read_annotated(pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  """REALM's pre-training records as ("file: record", object) pairs.
+
+  The objects are those of tfds' salient_span_wikipedia: "title", "text",
+  "spans" and "sentences", with offsets in bytes.
+
+  Raises:
+    InputError: a broken file, or an example that is not one of these.
+  """
+  for path in record_files(pattern):
+    for number, raw in enumerate(tfrecord.read_tfrecord(path)):
+      place = f"{path}: record {number}"
+      example = tfrecord.parse_example(raw, place)
+      record: dict[str, Any] = {
+        name: _text(_one(example, name, place), place)
+        for name in ("title", "text")
+      }
+      for name in ("sentence", "span"):
+        record[f"{name}s"] = _ranges(example, name, place)
+      yield place, record
+
+
+def _ranges(example, name: str, place: str) -> list[dict[str, int]]:
+  starts, limits = (
+    np.asarray(example.get(f"{name}_byte_{end}", [])).tolist()
+    for end in ("start", "limit")
+  )
+  if len(starts) != len(limits):
+    raise InputError(
+      f"{place}: {len(starts)} {name}_byte_start, {len(limits)}"
+      f" {name}_byte_limit: no pre-training record"
+    )
+  return [{"start": a, "limit": b} for a, b in zip(starts, limits, strict=True)]
+
+
 def _one(example, name: str, place: str) -> bytes:
   value = example.get(name)
   if not isinstance(value, list) or len(value) != 1:
-    raise InputError(f'{place}: lacks one text "{name}": no REALM corpus')
+    raise InputError(f'{place}: lacks one text "{name}": not of REALM')
   return value[0]
 
 
 def _page(row: int, title: bytes, text: bytes, place: str) -> Page:
+  return Page(str(row), _text(title, place), _text(text, place))
+
+
+def _text(raw: bytes, place: str) -> str:
   try:
-    return Page(str(row), title.decode(), text.decode())
+    return raw.decode()
   except UnicodeDecodeError as e:
     raise InputError(f"{place} is not UTF-8 ({e.reason}): convert it") from e

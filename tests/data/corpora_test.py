@@ -111,6 +111,30 @@ def test_records_of_realm_in_the_order_of_their_shards(tmp_path):
     corpora.hashes(["realm:nowhere*"])
 
 
+def test_annotated_records_of_realm(tmp_path):
+  (tmp_path / "p.gz").write_bytes(gzip.compress(records(_annotated([0, 7]))))
+  [(place, record)] = corpora.records(f"realm:{tmp_path}/p*")
+  assert place == f"{tmp_path}/p.gz: record 0"
+  assert record == {
+    "title": "T",
+    "text": "Zürich. It is.",
+    "sentences": [],
+    "spans": [{"start": 0, "limit": 7}, {"start": 7, "limit": 9}],
+  }
+  (tmp_path / "p.gz").write_bytes(gzip.compress(records(_annotated([0]))))
+  with pytest.raises(InputError, match="1 span_byte_start, 2 span_byte_limit"):
+    list(corpora.records(f"realm:{tmp_path}/p*"))
+
+
+def _annotated(starts):
+  return example(
+    title=b"T",
+    text="Zürich. It is.".encode(),
+    span_byte_start=starts,
+    span_byte_limit=[7, 9],
+  )
+
+
 WIKI40B = (
   "\n_START_ARTICLE_\n{}\n_START_SECTION_\nLife\n_START_PARAGRAPH_\nIt is."
   "_NEWLINE_Two.\n_START_PARAGRAPH_\nMore."

@@ -347,3 +347,24 @@ def test_leads_of_the_smoke_config(tmp_path):
   ]
   skipped = np.load(tmp_path / "data" / "held_out_sentences.npy")
   assert len(skipped) == counts["held_out_sentences"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+  "changes", [{"workers": 2}, {"runner": "beam"}], ids=["pool", "beam"]
+)
+def test_the_sample_dump_is_the_same_whoever_makes_it(tmp_path, changes):
+  if "runner" in changes:
+    pytest.importorskip("apache_beam", reason="extra beam is not installed")
+  manifest = prepare.prepare(config("sample_dump"), tmp_path / "one")
+  prepare.prepare(config("sample_dump", **changes), tmp_path / "two")
+  assert contents(tmp_path / "one") == contents(tmp_path / "two")
+  assert manifest["counts"]["dropped"]["corpus"]["sample_dump"] == {
+    pages.PAGES: 206,
+    pages.ARTICLES: 96,
+    pages.REDIRECT: 99,
+    pages.DISAMBIGUATION: 8,
+    pages.BROKEN: 3,
+    pages.LIST: 2,
+    pages.NAMESPACE: 1,
+  }

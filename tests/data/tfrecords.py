@@ -16,12 +16,21 @@ def records(*texts):
 
 
 def example(**features):
-  """A tf.Example with one text each; no part may reach 128 bytes."""
+  """A tf.Example of a text or a list of small numbers each.
+
+  No part of it may reach 128 bytes.
+  """
   entries = [
-    _field(1, _field(1, name.encode()) + _field(2, _field(1, _field(1, text))))
-    for name, text in features.items()
+    _field(1, _field(1, name.encode()) + _field(2, _feature(value)))
+    for name, value in features.items()
   ]
   return _field(1, b"".join(entries))
+
+
+def _feature(value):
+  if isinstance(value, bytes):
+    return _field(1, _field(1, value))
+  return _field(3, _field(1, bytes(value)))
 
 
 def _field(number, data):
