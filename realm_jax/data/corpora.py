@@ -32,7 +32,15 @@ from realm_jax.data.articles import (
 )
 from realm_jax.data.pages import Page
 
-_EXTRACTED, _ORQA, _REALM = "wikiextractor:", "orqa:", "realm:"
+# Prefix -> the files it stands for, and their reader.
+_PREFIXES = {
+  "wikiextractor": (
+    wiki_extracts.extracted_files,
+    wiki_extracts.read_extracted,
+  ),
+  "orqa": (original_corpus.block_files, original_corpus.read_blocks),
+  "realm": (original_corpus.record_files, original_corpus.read_records),
+}
 # Texts that preparation makes itself, and the package they come from.
 _MADE = {"sentences": None, "lead_lines": sources.LEADS}
 _PACKAGES = {
@@ -103,8 +111,9 @@ def articles(names: str, cache: str = "") -> Iterator[Article]:
 
 def records(name: str) -> Iterable[tuple[str, dict[str, Any]]]:
   """("file:line", object) pairs of a JSONL source or a data set."""
-  if name.startswith(_REALM):
-    return original_corpus.read_annotated(name.removeprefix(_REALM))
+  kind, _, where = name.partition(":")
+  if kind == "realm":
+    return original_corpus.read_annotated(where)
   if name.startswith(tfds_source.PREFIX):
     return tfds_source.read(name)
   return read_jsonl(name)
@@ -142,23 +151,20 @@ def _parts_of(name: str, cache: str) -> list[Part]:
     return [Part(name, name, cache)]
   if name == "sample_dump":
     return [Part(name, "dump", str(sources.sample_dump(cache)))]
-  for kind in ("tfds", "wikiextractor", "orqa", "realm"):
-    if name.startswith(f"{kind}:"):
-      where = name if kind == "tfds" else name.removeprefix(f"{kind}:")
-      return [Part(name, kind, where)]
+  if name.startswith(tfds_source.PREFIX):
+    return [Part(name, "tfds", name)]
+  kind, _, where = name.partition(":")
+  if kind in _PREFIXES:
+    return [Part(name, kind, where)]
   if dumps := _dump_files(name):
     return [Part(name, "dump", str(path)) for path in dumps]
   return [Part(name, "jsonl", name)]
 
 
 def _files_of(name: str) -> list[pathlib.Path]:
-  for prefix, find in (
-    (_EXTRACTED, lambda x: wiki_extracts.extracted_files(pathlib.Path(x))),
-    (_ORQA, original_corpus.block_files),
-    (_REALM, original_corpus.record_files),
-  ):
-    if name.startswith(prefix):
-      return find(name.removeprefix(prefix))
+  kind, _, where = name.partition(":")
+  if kind in _PREFIXES:
+    return _PREFIXES[kind][0](where)
   return _dump_files(name) or jsonl_files(name)
 
 
@@ -204,9 +210,5 @@ _READERS: dict[str, Callable[[str], Iterator[Page]]] = {
   "dump": lambda path: wiki_dump.read_pages(pathlib.Path(path)),
   "jsonl": lambda path: _pages(read_articles(path)),
   "tfds": _read_tfds,
-  "wikiextractor": lambda path: wiki_extracts.read_extracted(
-    pathlib.Path(path)
-  ),
-  "orqa": original_corpus.read_blocks,
-  "realm": original_corpus.read_records,
+  **{kind: reader for kind, (_, reader) in _PREFIXES.items()},
 }

@@ -15,13 +15,15 @@ _MARKS = ("_START_SECTION_", "_START_PARAGRAPH_")
 _ARTICLE = "_START_ARTICLE_"
 
 
-def extracted_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def extracted_files(folder: str) -> list[pathlib.Path]:
   """AA/wiki_00 and so on, in the order of their names.
 
   Raises:
     InputError: there are none.
   """
-  files = sorted(f for f in folder.rglob("wiki_*") if f.is_file())
+  files = sorted(
+    f for f in pathlib.Path(folder).expanduser().rglob("wiki_*") if f.is_file()
+  )
   if not files:
     raise InputError(
       f"{folder}: no wiki_* file below it: wanted the output of WikiExtractor"
@@ -30,7 +32,7 @@ def extracted_files(folder: pathlib.Path) -> list[pathlib.Path]:
   return files
 
 
-def read_extracted(folder: pathlib.Path) -> Iterator[Page]:
+def read_extracted(folder: str) -> Iterator[Page]:
   """The pages of WikiExtractor's output, {"id", "title", "text"} a line.
 
   The title that stands above the text goes, and HTML's entities become
