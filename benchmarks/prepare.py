@@ -138,6 +138,8 @@ if __name__ == "__main__":
   flags.DEFINE_string("corpus", "sample_dump", "as config.data.corpus")
   flags.DEFINE_string("annotator", "rules", "as config.data.annotator")
   flags.DEFINE_integer("vocab_size", 30_522, "of the vocabulary, BERT's")
-  flags.DEFINE_float("wiki_blocks", 13_353_718, "blocks of the original corpus")
+  flags.DEFINE_integer(
+    "wiki_blocks", 13_353_718, "blocks of the original corpus"
+  )
   flags.DEFINE_float("wiki_bytes", 7e10, "of a whole dump, about, as XML")
   app.run(main)

@@ -8,6 +8,7 @@ beside what; shards that are there are not made again.
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import multiprocessing
 import os
@@ -195,12 +196,17 @@ def _beam_options(args: str):
       'config data.runner="beam": Apache Beam is not installed; pip install'
       ' "realm-jax[beam]", or give --config.data.runner=local'
     ) from e
+  said = io.StringIO()
   try:
-    return PipelineOptions(shlex.split(args))
-  except (ValueError, SystemExit) as e:  # argparse exits
+    with contextlib.redirect_stderr(said):
+      options = PipelineOptions(shlex.split(args))
+      options.get_all_options()  # parses them
+  except (ValueError, SystemExit) as e:  # argparse says it and exits
+    reason = (said.getvalue().strip() or str(e)).splitlines()[-1]
     raise InputError(
-      f'config data.beam_args="{args}": not options of Beam ({e})'
+      f"config data.beam_args={args!r}: not options of Beam ({reason})"
     ) from e
+  return options
 
 
 def _run_beam(jobs: list[_Job], directory: pathlib.Path, args: str) -> None:

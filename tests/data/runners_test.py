@@ -154,6 +154,14 @@ def test_bad_runners_are_named(values, message):
     Runner(*values)
 
 
+@pytest.mark.parametrize("args", ["--runner", "--x='"])
+def test_bad_options_of_beam_are_one_line(args, capfd):
+  pytest.importorskip("apache_beam", reason="extra beam is not installed")
+  with pytest.raises(InputError, match=r"data\.beam_args=.*not options of"):
+    Runner("beam", beam_args=args)
+  assert capfd.readouterr().err == ""
+
+
 def test_missing_beam_names_the_extra(monkeypatch):
   module = "apache_beam.options.pipeline_options"
   monkeypatch.setitem(sys.modules, module, None)
