@@ -80,7 +80,6 @@ class Runner:
     Raises:
       InputError: what is wrong with the input, or a process died.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     jobs = [_Job(step, i, part, directory) for i, part in enumerate(parts)]
     todo = [job for job in jobs if not job.is_done()]
     if todo and self.kind == "beam":
