@@ -107,7 +107,7 @@ def data(size: str) -> ConfigDict:
   config.runner = "local"
   config.workers = 0  # processes of "local"; 0: one a CPU
   # options of Beam, such as "--runner=FlinkRunner --parallelism=64"; its
-  # machines need sources and data.dir under the same paths
+  # machines need sources and data.dir under the same absolute paths
   config.beam_args = ""
   config.source_cache = ""  # fetched packages; "": ~/.cache/realm_jax
   config.tokenizer = ConfigDict()

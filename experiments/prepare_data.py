@@ -5,7 +5,13 @@
       --config.data.qa=]
 
 It goes to config.data.dir, by default WORKDIR/data. The demo's takes seconds.
-What is there already, made with the same config, is used.
+What is there already, made with the same config, is used, and what a kill left
+is gone on with. What was dropped and why is printed, and kept in drops.json.
+
+Wikipedia: a folder of dumps (pages-articles), and --config.data.workers=N, or
+--config.data.runner=beam with --config.data.beam_args="--runner=…"; about 25
+hours of a core (benchmarks/prepare.py), and while it is made five times the
+disk of its text.
 """
 
 import pathlib
@@ -17,12 +23,14 @@ from experiments import command
 
 def main(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Prepares the data and prints what there is, and what was dropped."""
+  from realm_jax import files
   from realm_jax.data import drops, prepare
 
   directory = pathlib.Path(config.data.dir or workdir / "data")
   manifest = prepare.prepare(config.data, directory)
   print(f"{directory}: {prepare.summary(manifest)}")
-  print(drops.table(manifest["counts"]["dropped"]))
+  if (counted := directory / drops.FILE).exists():  # an older one has none
+    print(drops.table(files.read_json(counted)))
 
 
 if __name__ == "__main__":

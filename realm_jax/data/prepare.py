@@ -93,8 +93,8 @@ class _Preparation:
     self, config: ml_collections.ConfigDict, directory: pathlib.Path
   ):
     self._config = config
-    self._dir = directory
-    self._shards = directory / "shards"  # what a kill does not lose
+    self._dir = directory.absolute()  # as the processes of a runner know it
+    self._shards = self._dir / "shards"  # what a kill does not lose
     self._runner = prepare_config.make_runner(config)
     self._names = corpora.split_names(config.text)
 

@@ -40,6 +40,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if not config.max_articles:  # else its end may not be needed
     corpora.check_ends(config.corpus)
   salient_spans.make_annotator(config.annotator)
+  make_runner(config)
 
 
 def make_runner(config: ml_collections.ConfigDict) -> runners.Runner:

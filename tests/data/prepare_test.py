@@ -170,6 +170,7 @@ def test_every_kind_of_tokenizer(corpus, tmp_path, kind):
       "data.tokenizer.vocab_file is empty",
     ),
     ({"block_len": 5}, "data.block_len=5"),
+    ({"runner": "spark"}, 'data.runner="spark"'),
     ({"max_articles": -1}, "data.max_articles=-1"),
   ],
 )
