@@ -10,7 +10,7 @@ is gone on with. What was dropped and why is printed, and kept in drops.json.
 
 Wikipedia: a folder of dumps (pages-articles), and --config.data.workers=N, or
 --config.data.runner=beam with --config.data.beam_args="--runner=…"; about 25
-hours of a core (benchmarks/prepare.py), and while it is made five times the
+hours of a core (benchmarks/prepare.py), and while it is made four times the
 disk of its text.
 """
 
