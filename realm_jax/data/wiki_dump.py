@@ -58,16 +58,17 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
     with _OPENERS.get(path.suffix, open)(path, "rb") as f:
       events = iter(ElementTree.iterparse(f, events=("start", "end")))
       _, root = next(events)
-      space, _, name = root.tag.rpartition("}")
+      space, end, name = root.tag.rpartition("}")
       if name != "mediawiki":
         raise InputError(f"{path}: not a MediaWiki dump, but <{name[:60]}>")
+      space += end
       hidden = _HIDDEN
       for event, element in events:
         if event != "end":
           continue
-        if element.tag == f"{space}}}siteinfo":
+        if element.tag == f"{space}siteinfo":
           hidden = _hidden_names(element)
-        elif element.tag == f"{space}}}page":
+        elif element.tag == f"{space}page":
           number += 1
           yield _page(element, hidden)
           root.clear()
@@ -92,7 +93,7 @@ def _page(element: ElementTree.Element, hidden: tuple[str, ...]) -> Page:
   texts = [
     child.text
     for child in found.get("revision", ())
-    if child.tag.endswith("}text")
+    if child.tag.rpartition("}")[2] == "text"
   ]
   title, page_id = (
     (found[name].text or "") if name in found else ""
