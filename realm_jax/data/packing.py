@@ -15,7 +15,7 @@ from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.data.wordpieces import char_to_byte
 
 NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
-_WINDOW = 16  # characters a wordpiece; prose has four or five
+_WINDOW = 8  # characters a wordpiece; prose has four or five
 
 
 class Block(NamedTuple):
