@@ -82,12 +82,15 @@ def data(size: str) -> ConfigDict:
   """What prepare_data reads; the runs find its result in `dir`."""
   config = ConfigDict()
   config.dir = ""  # prepared data; "": WORKDIR/data, or data beside WORKDIR
-  # blocks come from: "leads", "factbook", JSONL files or folders of them,
-  # "tfds:NAME"; several with commas
+  # blocks come from, several with commas: "leads", "factbook", "sample_dump"
+  # (packages); MediaWiki dumps (.xml, .xml.bz2) or JSONL files, or folders of
+  # them; "tfds:NAME"; "wikiextractor:FOLDER"; "orqa:FOLDER" (blocks.tfr and
+  # titles.tfr) and "realm:PATTERN" (TFRecords), whose records stay blocks
   config.corpus = "leads"
   # pre-training text: "sentences" (of the corpus; the own block is excluded),
   # "lead_lines" ("title : description" of the leads' training split), JSONL,
-  # "tfds:salient_span_wikipedia/sentences"; several with commas
+  # "tfds:salient_span_wikipedia/sentences", "realm:PATTERN" (the original's
+  # annotated TFRecords); several with commas
   config.text = "sentences,lead_lines"
   config.qa = "leads"  # questions: "leads", "files" (the next three), "" (none)
   config.qa_train = ""  # JSONL or TSV file, or "tfds:natural_questions_open"
@@ -106,9 +109,19 @@ def data(size: str) -> ConfigDict:
   # blocks, evenly spaced, where these are looked for; 0: all. A million
   # characters take some 40 ms a question, so of 13 M blocks take some
   config.qa_options.regex_blocks = 0
-  config.annotator = "rules"  # salient spans: "rules", or "spacy" (extra ner)
+  # salient spans: "rules"; "spacy" or "spacy:MODEL" (extra ner); a function of
+  # yours, "package.module:function", see salient_spans.make_annotator
+  config.annotator = "rules"
   config.block_len = 288  # a block: 3 + title + body wordpieces at the most
-  config.max_articles = pick(size, smoke=400, demo=0, base=0)  # 0: all
+  # so many pages are read, redirects and the like not counted; 0: all
+  config.max_articles = pick(size, smoke=400, demo=0, base=0)
+  # who does it: "local", processes of this machine, or "beam" (extra beam); the
+  # data is the same
+  config.runner = "local"
+  config.workers = 0  # processes of "local"; 0: one a CPU
+  # options of Beam, such as "--runner=FlinkRunner --parallelism=64"; its
+  # machines need sources and data.dir under the same absolute paths
+  config.beam_args = ""
   config.source_cache = ""  # fetched packages; "": ~/.cache/realm_jax
   config.tokenizer = ConfigDict()
   # "wordpiece" or "sentencepiece" (trained on the corpus), "vocab" (a file)

@@ -42,6 +42,7 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.shapes",
   "realm_jax.data.prepare",
   "realm_jax.data.prepare_qa",
+  "realm_jax.data.prepare_config",
 }
 BANNED = {
   "jax.experimental.shard_map": "jax.shard_map",
@@ -220,8 +221,11 @@ def test_configs_commands_and_formats_start_without_jax():
   files += sorted((ROOT / "realm_jax" / "formats").glob("*.py"))
   # and those that start anew to keep their memory in huge pages
   commands = ("command", "demo", "train_ict", "pretrain", "finetune_qa",
-              "build_index", "update_corpus", "refresh_worker")  # fmt: skip
+              "build_index", "update_corpus", "refresh_worker",
+              "prepare_data")  # fmt: skip
+  steps = (f"realm_jax.data.{x}_shards" for x in ("article", "block", "text"))
   modules = [*map(_name, files), *(f"experiments.{c}" for c in commands)]
+  modules += steps  # what processes of preparation import
   code = (
     "import importlib, sys\n"
     f"for name in {modules}:\n"

@@ -63,7 +63,7 @@ def read_jsonl(
       a JSON object.
   """
   for file in jsonl_files(path):
-    for number, line in enumerate(_read_lines(file), 1):
+    for number, line in enumerate(read_lines(file), 1):
       if not line.strip():
         continue
       place = f"{file}:{number}"
@@ -106,10 +106,18 @@ def text_field(record: dict[str, Any], name: str, place: str) -> str:
     raise InputError(
       f'{place}: "{name}" must be a text, got {_brief(record[name])}'
     )
+  try:
+    record[name].encode()
+  except UnicodeEncodeError as e:
+    raise InputError(
+      f'{place}: "{name}" has half a character at {e.start}'
+      f" ({record[name][e.start]!a}): a surrogate without its other half"
+    ) from e
   return record[name]
 
 
-def _read_lines(file: pathlib.Path) -> Iterator[str]:
+def read_lines(file: pathlib.Path) -> Iterator[str]:
+  """The lines of a text file, gzipped or not; InputError if it is broken."""
   opener = gzip.open if file.suffix == ".gz" else open
   try:
     with opener(file, "rt", encoding="utf-8") as lines:

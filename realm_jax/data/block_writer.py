@@ -1,8 +1,10 @@
 """Writes a block store, article by article, or copied from another store."""
 
 import hashlib
+import itertools
 import json
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from realm_jax.data.tokenizer import Tokenizer
 if TYPE_CHECKING:
   from realm_jax.data.blocks import BlockStore
 
+CHUNK = 256  # articles tokenised at once
+_COPIED = 10_000  # articles at a time: their texts are in memory
 _quoted = json.encoder.encode_basestring_ascii
 # What has rows of different lengths, and its type; None: the wordpieces'.
 RAGGED = {
@@ -51,6 +55,23 @@ class StoreWriter:
     self._counts = dict.fromkeys(
       ("num_articles", "num_blocks", "num_sentences", "num_tokens"), 0
     )
+
+  def pack(
+    self, articles: Iterable[Article], block_len: int, whole: bool = False
+  ) -> None:
+    """Cuts articles into blocks and appends both.
+
+    Args:
+      articles: what.
+      block_len: wordpieces of a block at the most, title and specials too.
+      whole: whether an article is one block, cut where it is too long.
+    """
+    pack = packing.pack_whole if whole else packing.pack_articles
+    articles = iter(articles)
+    while chunk := list(itertools.islice(articles, CHUNK)):
+      packed = pack(chunk, self._tokenizer, block_len)
+      for article, blocks in zip(chunk, packed, strict=True):
+        self.add(article, blocks)
 
   def add(self, article: Article, blocks: list[packing.Block]) -> None:
     """Appends an article and its blocks."""
@@ -108,6 +129,7 @@ class StoreWriter:
     block_len: int,
     extra_meta: dict[str, Any] | None = None,
     source: str = "",
+    may_be_empty: bool = False,
   ) -> None:
     """Writes the rest and meta.json; source names the articles, for messages.
 
@@ -115,7 +137,7 @@ class StoreWriter:
       InputError: there is no block.
     """
     meta = self._close()
-    if not meta["num_blocks"]:
+    if not meta["num_blocks"] and not may_be_empty:
       raise InputError(
         f"empty corpus: none of the {meta['num_articles']} articles{source}"
         " has a text: give some that have"
@@ -133,3 +155,11 @@ class StoreWriter:
       "pad_id": self._tokenizer.pad_id,
       **self._counts,
     }
+
+
+def runs(kept: np.ndarray) -> Iterator[tuple[int, int]]:
+  """The [first, last) of runs of True, none of them longer than _COPIED."""
+  edges = np.flatnonzero(np.diff(np.concatenate([[0], kept, [0]])))
+  for begin, end in edges.reshape(-1, 2).tolist():
+    for first in range(begin, end, _COPIED):
+      yield first, min(first + _COPIED, end)

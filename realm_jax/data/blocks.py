@@ -4,22 +4,24 @@ Blocks keep the order of their articles, so the same input gives the same ids;
 the hash of the corpus names titles, texts and where the cuts are.
 """
 
-import itertools
+import collections
+import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from realm_jax import files, types
-from realm_jax.data import packing
+from realm_jax import files
+from realm_jax.data import packing, pages
 from realm_jax.data.articles import Article
-from realm_jax.data.block_writer import RAGGED, StoreWriter
+from realm_jax.data.block_writer import RAGGED, StoreWriter, runs
 from realm_jax.data.ragged import Ragged, open_array, take_rows
 from realm_jax.data.tokenizer import Tokenizer
 
-CHUNK = 256  # articles tokenised at once
+if TYPE_CHECKING:  # types bring JAX, which preparation does without
+  from realm_jax import types
 
 
 def write_block_store(
@@ -38,12 +40,57 @@ def write_block_store(
   with files.atomic_publish(directory) as tmp:
     tmp.mkdir()
     writer = StoreWriter(tmp, tokenizer)
-    articles = iter(articles)
-    while chunk := list(itertools.islice(articles, CHUNK)):
-      packed = packing.pack_articles(chunk, tokenizer, block_len)
-      for article, blocks in zip(chunk, packed, strict=True):
-        writer.add(article, blocks)
+    writer.pack(articles, block_len)
     writer.finish(block_len, extra_meta, f' of data.corpus="{source}"')
+
+
+def merge_block_stores(
+  directory: str | os.PathLike,
+  shards: Sequence[pathlib.Path],
+  tokenizer: Tokenizer,
+  block_len: int,
+  source: str = "",
+) -> None:
+  """Publishes the store of MakeBlocks' shards, one after the other.
+
+  Of articles with one id the first stays. meta.json has under "sources" what
+  became of each source's pages.
+
+  Raises:
+    InputError: there is no block.
+  """
+  sources: dict[str, collections.Counter[str]] = {}
+  with files.atomic_publish(directory) as tmp:
+    tmp.mkdir()
+    writer = StoreWriter(tmp, tokenizer)
+    for shard, kept in zip(shards, _first_of_each_id(shards), strict=True):
+      store = BlockStore(shard)
+      for first, last in runs(kept):
+        writer.copy(store, first, last)
+      counts = collections.Counter(store.meta["counts"])
+      repeated = int(np.sum(~kept))
+      counts.subtract({pages.ARTICLES: repeated, pages.SAME_ID: -repeated})
+      without = len(kept) - len(np.unique(store.articles))
+      counts[pages.NO_WORDPIECE] += without
+      name = store.meta["source"]
+      sources[name] = sources.get(name, collections.Counter()) + counts
+    said = f' of data.corpus="{source}"'
+    writer.finish(block_len, {"sources": sources}, said)
+
+
+def _first_of_each_id(shards: Sequence[pathlib.Path]) -> list[np.ndarray]:
+  """For each article of each shard: whether no earlier one has its id."""
+  ids = [Ragged(shard, "article_ids") for shard in shards]
+  sizes = [len(x) for x in ids]
+  keys = (  # 64 bits: of 6 million, two agree by chance once in a million times
+    hashlib.blake2b(text.encode(), digest_size=8).digest()
+    for x, size in zip(ids, sizes, strict=True)
+    for text in x.texts(0, size)
+  )
+  keys = np.fromiter(keys, "S8", sum(sizes)).view(np.uint64)
+  first = np.zeros(len(keys), bool)
+  first[np.unique(keys, return_index=True)[1]] = True
+  return np.split(first, np.cumsum(sizes)[:-1]) if sizes else []
 
 
 class BlockStore:
@@ -156,7 +203,7 @@ class BlockStore:
 
   def device_tokens(
     self, block_len: int, num_rows: int | None = None, first: int = 0
-  ) -> types.BlockTokens:
+  ) -> "types.BlockTokens":
     """All blocks, or those from `first` on, as one padded array for the mesh.
 
     Args:
@@ -172,14 +219,16 @@ class BlockStore:
     more = (0, last - first - len(ids))
     tokens = self.take(ids, block_len)
     pad_id = self.meta["pad_id"]
-    return types.BlockTokens(
+    return type(tokens)(
       np.pad(tokens.token_ids, (more, (0, 0)), constant_values=pad_id),
       np.pad(tokens.title_lens, more),
       np.pad(tokens.lens, more),
     )
 
-  def take(self, ids: np.ndarray, block_len: int) -> types.BlockTokens:
+  def take(self, ids: np.ndarray, block_len: int) -> "types.BlockTokens":
     """The tokens of the blocks `ids` [n], as device_tokens has them."""
+    from realm_jax import types
+
     width = block_len - packing.NUM_SPECIALS
     starts = self.tokens.offsets[ids]
     lens = self.tokens.offsets[ids + 1] - starts

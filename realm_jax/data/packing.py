@@ -4,6 +4,7 @@ Whole sentences are packed greedily, never across articles and without
 overlap, as ORQA's wiki_preprocessor does it.
 """
 
+import bisect
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.data.wordpieces import char_to_byte
 
 NUM_SPECIALS = 3  # [CLS] title [SEP] body [SEP]
+_WINDOW = 8  # characters a wordpiece; prose has four or five
 
 
 class Block(NamedTuple):
@@ -67,6 +69,36 @@ def pack_articles(
     yield [_block(title_ids, group) for group in _pack(pieces, room)]
 
 
+def pack_whole(
+  articles: list[Article], tokenizer: Tokenizer, block_len: int
+) -> Iterator[list[Block]]:
+  """Makes one block of each article: its text whole, its wordpieces cut."""
+  for article in articles:
+    text = article.text
+    # A store leaves out the byte before a sentence: it must be a blank.
+    starts = [a for a, _ in split_sentences(text)[1:] if text[a - 1].isascii()]
+    bounds = [0, *starts, len(text)]
+    sentences = [text[a:b] for a, b in itertools.pairwise(bounds)]
+    ids = tokenizer.encode_batch(sentences)
+    title_ids = tokenizer.encode(article.title)[: block_len // 3]
+    room = block_len - NUM_SPECIALS - len(title_ids)
+    begins = [0, *itertools.accumulate(map(len, ids))]
+    kept = [
+      i for i, begin in enumerate(begins[:-1]) if (ids[i] and begin < room)
+    ]
+    kept = [0, *kept[1:]]
+    at = char_to_byte(text)
+    yield [
+      Block(
+        title_ids=title_ids,
+        body_ids=[i for sentence in ids for i in sentence][:room],
+        sentence_starts=[begins[i] for i in kept],
+        sentence_bytes=[at[bounds[i]] for i in kept],
+        text=text,
+      )
+    ]
+
+
 def _pack(sentences: list[_Sentence], room: int) -> Iterator[list[_Sentence]]:
   group: list[_Sentence] = []
   used = 0
@@ -96,19 +128,30 @@ def _cut(
   sentence: _Sentence, tokenizer: Tokenizer, room: int
 ) -> Iterator[_Sentence]:
   """Yields the sentence, in pieces of at most `room` wordpieces."""
-  if not sentence.ids:
+  if len(sentence.ids) <= room:
+    if sentence.ids:
+      yield sentence
     return
-  while len(sentence.ids) > room:
-    head, tail = _cut_once(sentence.text, tokenizer, room)
-    yield _Sentence(head, tokenizer.encode(head)[:room])
-    sentence = _Sentence(tail, tokenizer.encode(tail))
-  if sentence.ids:
-    yield sentence
+  rest = sentence.text
+  while rest:
+    head, rest = _cut_once(rest, tokenizer, room)
+    if ids := tokenizer.encode(head)[:room]:
+      yield _Sentence(head, ids)
 
 
 def _cut_once(text: str, tokenizer: Tokenizer, room: int) -> tuple[str, str]:
-  _, offsets = tokenizer.encode_with_offsets(text)
-  limit = char_to_byte(text).index(offsets[room][0])
-  space = text.rfind(" ", 1, limit)
-  at = space if space > 0 else limit
+  """Cuts off `room` wordpieces; a text of a million is not read anew for it."""
+  size = room * _WINDOW
+  while True:
+    window = text[:size]
+    _, offsets = tokenizer.encode_with_offsets(window)
+    if len(offsets) > room:
+      break
+    if size >= len(text):
+      return text, ""
+    size *= 2
+  # A byte inside a character (SentencePiece has such pieces) stands for it.
+  limit = bisect.bisect_right(char_to_byte(window), offsets[room][0]) - 1
+  space = window.rfind(" ", 1, limit)
+  at = space if space > 0 else max(limit, 1)
   return text[:at].strip(), text[at:].strip()

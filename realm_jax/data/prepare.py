@@ -5,38 +5,39 @@ interrupted preparation goes on where it was, and a finished one is used as it
 is. Training never parses raw text.
 """
 
+import functools
 import itertools
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import logging
 
-from realm_jax import files, progress
+from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data import (
+  article_shards,
+  block_shards,
   blocks,
   corpora,
+  drops,
+  prepare_config,
   prepare_qa,
   qa_choice,
-  salient_spans,
   sources,
-  text_store,
+  text_shards,
+  text_writer,
   texts,
   tokenizer,
 )
-from realm_jax.data.articles import Article
 
 # A vocabulary hardly changes beyond so many articles, and it is made in memory.
 _VOCABULARY_ARTICLES = 500_000
-_MIN_BLOCK_LEN = 16
-_TOKENIZERS = ("wordpiece", "sentencepiece", "vocab")
-_SPLITS = text_store.SPLITS
+_HELD_OUT = "held_out_sentences.npy"
+_SPLITS = text_writer.SPLITS
 
 
 def prepare(
@@ -56,8 +57,11 @@ def prepare(
       config.
   """
   directory = pathlib.Path(directory)
-  _check(config)
-  inputs = {"config": _identity(config), "sources": _source_hashes(config)}
+  prepare_config.check(config)
+  inputs = {
+    "config": prepare_config.identity(config),
+    "sources": _source_hashes(config),
+  }
   if (directory / "manifest.json").exists():
     manifest = files.read_json(directory / "manifest.json")
     _check_same(directory, manifest, inputs)
@@ -68,43 +72,6 @@ def prepare(
   manifest["seconds"] = round(time.monotonic() - started, 2)
   files.write_json(directory / "manifest.json", manifest)
   return manifest
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-  """InputError for what is wrong in the config itself."""
-  for name in ("corpus", "text"):
-    if not corpora.split_names(config[name]):
-      raise InputError(
-        f"config data.{name} is empty: name a source, such as"
-        f" --config.data.{name}=FILE.jsonl"
-      )
-  prepare_qa.check(config)
-  names = corpora.split_names(config.corpus)
-  needs_leads = config.qa == "leads" or "lead_lines" in corpora.split_names(
-    config.text
-  )
-  if needs_leads and "leads" not in names:
-    raise InputError(
-      f'config data.corpus="{config.corpus}" lacks the leads that data.text='
-      f'"{config.text}" or data.qa="{config.qa}" ask for: add "leads" to it,'
-      ' or set data.text="sentences" and data.qa=""'
-    )
-  if config.tokenizer.kind not in _TOKENIZERS:
-    raise InputError(
-      f'config data.tokenizer.kind="{config.tokenizer.kind}": wanted one of'
-      f" {', '.join(_TOKENIZERS)}"
-    )
-  if config.tokenizer.kind == "vocab" and not config.tokenizer.vocab_file:
-    raise InputError(
-      "config data.tokenizer.vocab_file is empty: name a BERT vocab.txt, or"
-      ' train one with data.tokenizer.kind="wordpiece"'
-    )
-  if config.block_len < _MIN_BLOCK_LEN or config.max_articles < 0:
-    raise InputError(
-      f"config data.block_len={config.block_len}, data.max_articles="
-      f"{config.max_articles}: wanted at least {_MIN_BLOCK_LEN} and 0"
-    )
-  salient_spans.make_annotator(config.annotator)
 
 
 def summary(manifest: dict[str, Any]) -> str:
@@ -131,18 +98,20 @@ class _Preparation:
     self, config: ml_collections.ConfigDict, directory: pathlib.Path
   ):
     self._config = config
-    self._dir = directory
+    self._dir = directory.absolute()  # as the processes of a runner know it
+    self._shards = self._dir / "shards"  # what a kill does not lose
+    self._runner = prepare_config.make_runner(config)
     self._names = corpora.split_names(config.text)
-    self._annotate = salient_spans.make_annotator(config.annotator)
-    self._questions: list[sources.LeadQuestion] = []
-    if "lead_lines" in self._names or config.qa == "leads":
-      self._questions = _lead_questions(config)
 
   def make(self) -> dict[str, Any]:
     self._tokenizer = self._make_tokenizer()
     self._store = self._make_blocks()
+    self._questions = self._lead_questions()
     self._held_out = self._make_held_out()
     counts = [self._make_text(i, name) for i, name in enumerate(self._names)]
+    shutil.rmtree(self._shards, ignore_errors=True)
+    dropped = drops.drops(self._store.meta["sources"], counts)
+    files.write_json(self._dir / drops.FILE, dropped)
     return {
       "tokenizer_hash": self._tokenizer.hash,
       "vocab_size": self._tokenizer.vocab_size,
@@ -155,31 +124,60 @@ class _Preparation:
         **prepare_qa.make(
           self._config, self._dir, self._store, self._questions
         ),
+        "dropped": dropped,
       },
     }
+
+  @functools.cached_property
+  def _articles(self) -> list[pathlib.Path]:
+    """Shards of the corpus' articles."""
+    config = self._config
+    step = article_shards.MakeArticles(config.max_articles)
+    parts = corpora.parts(config.corpus, config.source_cache)
+    directory = self._shards / "articles"
+    shards = self._runner.run(step, step.jobs(parts), directory)
+    if not config.max_articles:  # else those behind it are not read
+      names = corpora.split_names(config.corpus)
+      article_shards.check_sources(names, shards)
+    return shards
 
   def _make_tokenizer(self) -> tokenizer.Tokenizer:
     path = self._dir / "tokenizer"
     if not path.exists():
-      logging.info("making the vocabulary")
-      _tokenizer_of(self._config).save(path)
+      self._new_tokenizer().save(path)
     return tokenizer.load_tokenizer(path)
 
+  def _new_tokenizer(self) -> tokenizer.Tokenizer:
+    options = self._config.tokenizer
+    if options.kind == "vocab":
+      return tokenizer.load_vocab(options.vocab_file, options.lower_case)
+    articles = article_shards.read_shards(self._articles)
+    articles = itertools.islice(articles, _VOCABULARY_ARTICLES)
+    words = (text for a in articles for text in (a.title, a.text))
+    train = getattr(tokenizer, f"train_{options.kind}")
+    return train(words, options.vocab_size, options.lower_case)
+
   def _make_blocks(self) -> blocks.BlockStore:
-    path = self._dir / "blocks"
+    path, block_len = self._dir / "blocks", self._config.block_len
     if not path.exists():
-      logging.info("making the blocks")
-      blocks.write_block_store(
-        path,
-        progress.track(_articles(self._config), "article"),
-        self._tokenizer,
-        self._config.block_len,
-        source=self._config.corpus,
+      step = block_shards.MakeBlocks(self._dir / "tokenizer", block_len)
+      shards = self._runner.run(step, [self._articles], self._shards / "blocks")
+      blocks.merge_block_stores(
+        path, shards, self._tokenizer, block_len, source=self._config.corpus
       )
+      shutil.rmtree(self._shards)
     return blocks.BlockStore(path)
 
+  def _lead_questions(self) -> list[sources.LeadQuestion]:
+    """The questions whose article is in the corpus."""
+    if "lead_lines" not in self._names and self._config.qa != "leads":
+      return []
+    leads = sources.leads(self._config.source_cache)
+    questions = sources.lead_questions(leads)
+    return [q for q in questions if self._store.has_article(q.article_id)]
+
   def _make_held_out(self) -> np.ndarray:
-    path = self._dir / "held_out_sentences.npy"
+    path = self._dir / _HELD_OUT
     if not path.exists():
       found = texts.held_out_sentences(self._store, self._questions)
       with files.atomic_publish(path) as tmp, open(tmp, "wb") as out:
@@ -188,57 +186,33 @@ class _Preparation:
 
   def _make_text(self, number: int, name: str) -> dict[str, Any]:
     path = self._dir / "text" / str(number)
-    if not path.exists():
-      logging.info("making the texts of %s", name)
-      text_store.write_text_store(
-        path,
-        progress.track(self._records(name), "text"),
-        self._tokenizer,
-        source=name,
-        hold_out="lead_lines" not in self._names,
+    hold_out = "lead_lines" not in self._names
+    if not path.exists() and name == "lead_lines":
+      lines = texts.lead_lines(self._questions, self._store)
+      text_writer.write_text_store(
+        path, lines, self._tokenizer, source=name, hold_out=hold_out
+      )
+    elif not path.exists():
+      shards = self._text_shards(name, self._shards / f"text-{number}")
+      text_writer.merge_text_stores(
+        path, shards, self._tokenizer, source=name, hold_out=hold_out
       )
     return files.read_json(path / "meta.json")
 
-  def _records(self, name: str) -> Iterator[text_store.Record]:
+  def _text_shards(
+    self, name: str, directory: pathlib.Path
+  ) -> list[pathlib.Path]:
+    made_with = (self._dir / "tokenizer", self._config.annotator)
     if name == "sentences":
-      return texts.block_sentences(self._store, self._annotate, self._held_out)
-    if name == "lead_lines":
-      return texts.lead_lines(self._questions, self._store)
-    return texts.read_texts(corpora.records(name), self._store, self._annotate)
-
-
-def _lead_questions(
-  config: ml_collections.ConfigDict,
-) -> list[sources.LeadQuestion]:
-  """The questions whose article is in the corpus."""
-  known = {article.id for article in _articles(config)}
-  questions = sources.lead_questions(sources.leads(config.source_cache))
-  return [q for q in questions if q.article_id in known]
-
-
-def _tokenizer_of(config: ml_collections.ConfigDict) -> tokenizer.Tokenizer:
-  options = config.tokenizer
-  if options.kind == "vocab":
-    return tokenizer.load_vocab(options.vocab_file, options.lower_case)
-  train = getattr(tokenizer, f"train_{options.kind}")
-  articles = itertools.islice(_articles(config), _VOCABULARY_ARTICLES)
-  articles = progress.track(articles, "article for the vocabulary")
-  words = (text for a in articles for text in (a.title, a.text))
-  return train(words, options.vocab_size, options.lower_case)
-
-
-def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config without what does not change the data."""
-  values = config.to_dict()
-  for name in ("dir", "source_cache"):
-    values.pop(name, None)
-  return values
-
-
-def _articles(config: ml_collections.ConfigDict) -> Iterator[Article]:
-  """The articles of the corpus, the first max_articles of them."""
-  articles = corpora.articles(config.corpus, config.source_cache)
-  return itertools.islice(articles, config.max_articles or None)
+      step = text_shards.MaskSentences(
+        self._dir / "blocks", self._dir / _HELD_OUT, *made_with
+      )
+      return self._runner.run(step, [len(self._store)], directory)
+    own = self._shards / "own_blocks"
+    if not own.exists():
+      texts.write_own_blocks(own, self._store)
+    step = text_shards.MaskTexts(own, *made_with)
+    return self._runner.run(step, [name], directory)
 
 
 def _source_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -254,7 +228,10 @@ def _check_same(
   directory: pathlib.Path, manifest: dict[str, Any], inputs: dict[str, Any]
 ) -> None:
   for part in ("config", "sources"):
-    old, new = _flat(manifest[part]), _flat(inputs[part])
+    old, new = (
+      prepare_config.flat(manifest[part]),
+      prepare_config.flat(inputs[part]),
+    )
     for key in sorted(old.keys() | new.keys()):
       if old.get(key) != new.get(key):
         name = f"data.{key}" if part == "config" else f"the file {key}"
@@ -262,16 +239,6 @@ def _check_same(
           f"{directory} was prepared with {name} = {old.get(key)!r}, now it is"
           f" {new.get(key)!r}: choose another data.dir, or delete this one"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for key, value in values.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-  return flat
 
 
 def _start_over_unless_same(
@@ -289,7 +256,7 @@ def _start_over_unless_same(
     )
   if path.exists() and files.read_json(path) == inputs:
     return
-  for part in ("tokenizer", "blocks", "text", "qa"):
+  for part in ("tokenizer", "blocks", "text", "qa", "shards"):
     shutil.rmtree(directory / part, ignore_errors=True)
-  (directory / "held_out_sentences.npy").unlink(missing_ok=True)
+  (directory / _HELD_OUT).unlink(missing_ok=True)
   files.write_json(path, inputs)

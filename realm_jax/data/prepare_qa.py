@@ -5,14 +5,14 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-import tqdm
 from absl import logging
 
+from realm_jax import progress
 from realm_jax.config import InputError
-from realm_jax.data import answer_patterns, qa, qa_choice, sources, text_store
+from realm_jax.data import answer_patterns, qa, qa_choice, sources, text_writer
 from realm_jax.data.blocks import BlockStore
 
-_SPLITS = text_store.SPLITS
+_SPLITS = text_writer.SPLITS
 _KINDS = ("leads", "files", "")
 
 
@@ -110,9 +110,7 @@ def _with_spans(questions, store, options):
     return questions
   count = min(options.regex_blocks or len(store), len(store))
   blocks = np.arange(count) * len(store) // count
-  logging.info("looking for answers in %d blocks", count)
-  texts = map(
-    store.text, tqdm.tqdm(blocks.tolist(), unit="blocks", disable=None)
-  )
+  blocks = progress.track(blocks.tolist(), "block", count)
+  texts = map(store.text, blocks)
   found = answer_patterns.find_spans(patterns, texts, options.regex_spans)
   return [q._replace(spans=s) for q, s in zip(questions, found, strict=True)]

@@ -6,15 +6,23 @@ dependency: dates, numbers with a unit, and capitalised runs that are more
 than the start of a sentence. spaCy is the alternative behind extra `ner`.
 """
 
+import bisect
+import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from realm_jax.config import InputError
 from realm_jax.data.sentences import split_sentences
 from realm_jax.data.wordpieces import char_to_byte
 
 Span = tuple[int, int, str]
-Annotator = Callable[[str, str], list[Span]]
+Pairs = Sequence[tuple[str, str]]  # text, title of its article
+Annotator = Callable[[Pairs], list[list[Span]]]
+
+_SPACY_MODEL = "en_core_web_sm"
+_SPACY_BATCH = 64  # texts
+_UNUSED = ["parser", "lemmatizer", "tagger", "attribute_ruler"]
+_PIECE = 50_000  # characters; spaCy takes a gigabyte for a million
 
 _MONTH = (
   r"(?:January|February|March|April|May|June|July|August|September|October"
@@ -72,16 +80,31 @@ def annotate(text: str, title: str = "") -> list[Span]:
 
 
 def make_annotator(name: str) -> Annotator:
-  """The annotator a config names: "rules" or "spacy".
+  """The annotator a config names.
+
+  Args:
+    name: "rules"; "spacy" or "spacy:MODEL" (extra ner); or a function of yours,
+      "package.module:function": it takes a list of texts and one of titles, and
+      returns of each text a list of (start, end, label) in CHARACTERS.
+
+  Returns:
+    A function of a list of (text, title), which has the spans of each, in
+    BYTES, in order and not overlapping; many at once is faster.
 
   Raises:
-    InputError: another name, or spaCy or its model is not installed.
+    InputError: another name, or something is not installed.
   """
+  kind, _, rest = name.partition(":")
   if name == "rules":
-    return annotate
-  if name == "spacy":
-    return _make_spacy_annotator()
-  raise InputError(f'data.annotator="{name}": wanted "rules" or "spacy"')
+    return lambda pairs: [annotate(text, title) for text, title in pairs]
+  if kind == "spacy":
+    return _by_pieces(_spacy_finder(rest or _SPACY_MODEL))
+  if rest:
+    return _checked(_imported(kind, rest, name), name)
+  raise InputError(
+    f'data.annotator="{name}": wanted "rules", "spacy", "spacy:MODEL" or a'
+    ' function of yours, "package.module:function"'
+  )
 
 
 def _names(text: str, title: str) -> list[tuple[int, int]]:
@@ -115,13 +138,15 @@ def _without_common_words(text: str, start: int, end: int) -> tuple[int, int]:
   return start, end
 
 
-def _without_overlaps(spans: list[Span]) -> list[Span]:
+def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
   """Of spans that overlap keeps the one that was found first."""
   kept: list[Span] = []
   for span in spans:
-    if all(span[1] <= k[0] or span[0] >= k[1] for k in kept):
-      kept.append(span)
-  return sorted(kept)
+    at = bisect.bisect(kept, span)
+    before = at == 0 or kept[at - 1][1] <= span[0]
+    if before and (at == len(kept) or span[1] <= kept[at][0]):
+      kept.insert(at, span)
+  return kept
 
 
 def _in_bytes(text: str, spans: list[Span]) -> list[Span]:
@@ -131,11 +156,47 @@ def _in_bytes(text: str, spans: list[Span]) -> list[Span]:
   return [(at[start], at[end], label) for start, end, label in spans]
 
 
-def _make_spacy_annotator(model: str = "en_core_web_sm") -> Annotator:
+def _by_pieces(find: Callable[[list[str]], list[list[Span]]]) -> Annotator:
+  """A finder of spans in characters, given texts of bearable length."""
+
+  def annotate_all(pairs: Pairs) -> list[list[Span]]:
+    pieces = [
+      (number, start, text[start:end])
+      for number, (text, _) in enumerate(pairs)
+      for start, end in _pieces(text)
+    ]
+    spans: list[list[Span]] = [[] for _ in pairs]
+    found = find([piece for *_, piece in pieces])
+    for (number, start, _), of_piece in zip(pieces, found, strict=True):
+      spans[number] += [(a + start, b + start, x) for a, b, x in of_piece]
+    return [
+      _in_bytes(text, _without_overlaps(of_text))
+      for (text, _), of_text in zip(pairs, spans, strict=True)
+    ]
+
+  return annotate_all
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+  """Cuts a long text, between sentences where there are some."""
+  start = 0
+  if len(text) > _PIECE:
+    for _, end in split_sentences(text):
+      while end - start > _PIECE:
+        yield start, start + _PIECE
+        start += _PIECE
+      if end - start > _PIECE // 2:
+        yield start, end
+        start = end
+  if start < len(text):
+    yield start, len(text)
+
+
+def _spacy_finder(model: str) -> Callable[[list[str]], list[list[Span]]]:
   try:
     import spacy
 
-    pipeline = spacy.load(model, disable=["parser", "lemmatizer"])
+    pipeline = spacy.load(model, exclude=_UNUSED)
   except ImportError as e:
     raise InputError(
       'data.annotator="spacy": spaCy is not installed; pip install'
@@ -147,11 +208,49 @@ def _make_spacy_annotator(model: str = "en_core_web_sm") -> Annotator:
       f' spacy download {model}, or use data.annotator="rules"'
     ) from e
 
-  def annotate_with_spacy(text: str, title: str = "") -> list[Span]:
-    del title  # the tagger sees names by itself
-    spans = [
-      (e.start_char, e.end_char, e.label_.lower()) for e in pipeline(text).ents
+  def find(texts: list[str]) -> list[list[Span]]:
+    return [
+      [(e.start_char, e.end_char, e.label_.lower()) for e in parsed.ents]
+      for parsed in pipeline.pipe(texts, batch_size=_SPACY_BATCH)
     ]
-    return _in_bytes(text, spans)
 
-  return annotate_with_spacy
+  return find
+
+
+def _imported(module: str, function: str, name: str) -> Callable:
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ImportError, AttributeError) as e:
+    raise InputError(
+      f'data.annotator="{name}": cannot import it ({e}): wanted'
+      ' "package.module:function" of an installed package'
+    ) from e
+
+
+def _checked(function: Callable, name: str) -> Annotator:
+  """Refuses spans of a user's function that its text does not have."""
+
+  def annotate_all(pairs: Pairs) -> list[list[Span]]:
+    texts, titles = [text for text, _ in pairs], [title for _, title in pairs]
+    found = function(texts, titles)
+    if len(found) != len(texts):
+      raise InputError(
+        f'data.annotator="{name}": it has spans of {len(found)} texts, and was'
+        f" given {len(texts)}"
+      )
+    return [
+      _in_bytes(text, _without_overlaps(_in_text(spans, text, name)))
+      for text, spans in zip(texts, found, strict=True)
+    ]
+
+  return annotate_all
+
+
+def _in_text(spans: Iterable, text: str, name: str) -> Iterator[Span]:
+  for start, end, label in spans:
+    if not 0 <= start < end <= len(text):
+      raise InputError(
+        f'data.annotator="{name}": the span {start}-{end} of a text with'
+        f" {len(text)} characters, {text[:40]!r}"
+      )
+    yield start, end, label

@@ -19,6 +19,7 @@ _STARTERS = frozenset(
   " there we i by for from after before during although while when since but"
   " and however".split()
 )
+_NEAR = 64  # characters around a mark that are looked at
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
@@ -40,14 +41,13 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _ends_sentence(text: str, start: int, match: re.Match) -> bool:
-  following = text[match.end() :].lstrip("\"'“‘([")[:12]
+  following = text[match.end() : match.end() + _NEAR].lstrip("\"'“‘([")[:12]
   if following[:1].islower():
     return False
   if text[match.start()] != ".":
     return True
-  word = (
-    text[start : match.start()].rpartition(" ")[2].lstrip("\"'“‘([").lower()
-  )
+  before = text[max(start, match.start() - _NEAR) : match.start()]
+  word = before.rpartition(" ")[2].lstrip("\"'“‘([").lower()
   is_initial = len(word) == 1 and word.isalpha()
   is_acronym = "." in word and len(word.split(".")[-1]) == 1  # u.s, j.r.r
   if is_initial or is_acronym:

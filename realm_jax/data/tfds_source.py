@@ -34,7 +34,8 @@ def _open(dataset: str, split: str) -> Any:
   import tensorflow_datasets as tfds
 
   # Older data sets are only known to tfds once their module is imported.
-  importlib.import_module("tensorflow_datasets.question_answering")
+  for module in ("question_answering", "text"):
+    importlib.import_module(f"tensorflow_datasets.{module}")
   try:
     return tfds.data_source(dataset, split=split)
   except Exception as e:  # tfds, its downloads and builders raise all kinds

@@ -15,12 +15,9 @@ import numpy as np
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import blocks, packing
+from realm_jax.data import block_writer, blocks, packing
 from realm_jax.data.articles import Article
-from realm_jax.data.block_writer import StoreWriter
 from realm_jax.data.tokenizer import Tokenizer
-
-_COPIED = 10_000  # articles at a time: their texts are in memory
 
 
 class Change(NamedTuple):
@@ -83,8 +80,8 @@ def update_block_store(
   counts["kept"] = int(stays.sum()) - counts["unchanged"]
   with files.atomic_publish(directory) as tmp:
     tmp.mkdir()
-    writer = StoreWriter(tmp, tokenizer)
-    for first, last in _runs(stays):
+    writer = block_writer.StoreWriter(tmp, tokenizer)
+    for first, last in block_writer.runs(stays):
       writer.copy(old, first, last)
     for article, packed in news.articles:
       writer.add(article, packed)
@@ -130,13 +127,5 @@ def _is_so(old, article, packed) -> bool:
 
 def _chunks(articles: Iterable[Article]) -> Iterator[list[Article]]:
   articles = iter(articles)
-  while chunk := list(itertools.islice(articles, blocks.CHUNK)):
+  while chunk := list(itertools.islice(articles, block_writer.CHUNK)):
     yield chunk
-
-
-def _runs(stays: np.ndarray) -> Iterator[tuple[int, int]]:
-  """The [first, last) of runs of True, none of them longer than _COPIED."""
-  edges = np.flatnonzero(np.diff(np.concatenate([[0], stays, [0]])))
-  for begin, end in edges.reshape(-1, 2).tolist():
-    for first in range(begin, end, _COPIED):
-      yield first, min(first + _COPIED, end)

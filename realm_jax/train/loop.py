@@ -126,7 +126,7 @@ def train(
         save(step - 1, state, index)
         checkpoints.wait()
         if stop_asked.told:
-          stop_asked.exit(step - 1)
+          stop_asked.exit(step - 1, checkpoints)
         raise
       batch, placed, input_seconds = _next_batch(batches, step, place_batch)
       with jax.transfer_guard_host_to_device("disallow"):
@@ -141,8 +141,7 @@ def train(
         save(step, state, index)
       progress.update(flight.landed, flight.figures)
       if stopping:
-        checkpoints.wait()
-        stop_asked.exit(step)
+        stop_asked.exit(step, checkpoints)
   checkpoints.wait()
   return state, index
 
@@ -245,8 +244,9 @@ class _StopSignals:
     self.told |= told
     return self.told
 
-  def exit(self, step: int) -> NoReturn:
+  def exit(self, step: int, checkpoints: Checkpoints) -> NoReturn:
     """Ends the process: well for a scheduler, as a signal does for a person."""
+    checkpoints.wait()
     number = self._signal or signal.SIGTERM
     name = signal.Signals(number).name
     note(f"{name}: stopped after step {step}; the same command goes on there")

@@ -29,6 +29,10 @@ def test_plain_gzip_and_folder_agree(tmp_path):
       json.dumps({"id": 3, "title": "t", "text": "t"}),
       'bad.jsonl:2: "id" must be a text, got 3',
     ),
+    (
+      r'{"id": "x", "title": "t", "text": "ab\ud83d"}',
+      'bad.jsonl:2: "text" has half a character at 2',
+    ),
     (LINE % "1", 'bad.jsonl:2: the id "1" was used at'),
   ],
 )

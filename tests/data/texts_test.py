@@ -1,10 +1,11 @@
+import collections
 import json
 
 import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.data import salient_spans, texts
+from realm_jax.data import salient_spans, text_writer, texts
 from realm_jax.data.articles import read_jsonl
 from realm_jax.data.sources import LeadQuestion
 
@@ -14,6 +15,7 @@ QUESTIONS = [
   LeadQuestion("nowhere to be found", "Ghost", "missing", "test"),
 ]
 NONE = np.zeros(0, np.int64)
+RULES = salient_spans.make_annotator("rules")
 
 
 def masked(record):
@@ -22,7 +24,12 @@ def masked(record):
 
 
 def test_sentences_of_the_blocks(store):
-  records = list(texts.block_sentences(store, salient_spans.annotate, NONE))
+  def sentences_of(blocks, skip=NONE):
+    dropped = collections.Counter()
+    made = texts.block_sentences(store, RULES, skip, blocks, dropped)
+    return list(made), dropped
+
+  records, _ = sentences_of(range(len(store)))
   sentences = [s for b in range(len(store)) for s in store.sentences(b)]
   assert [r.text for r in records] == sentences
   for r in records:
@@ -34,11 +41,13 @@ def test_sentences_of_the_blocks(store):
     "Zürich",
     "Switzerland",
   ]
-  skipped = texts.block_sentences(
-    store, salient_spans.annotate, np.array([0, 3])
-  )
+  skipped, dropped = sentences_of(range(len(store)), np.array([0, 3]))
   expected = [s for i, s in enumerate(sentences) if i not in (0, 3)]
   assert [r.text for r in skipped] == expected
+  assert dropped == {text_writer.HELD_OUT: 2}
+  ranges = range(2), range(2, len(store))
+  parts = [sentences_of(part, np.array([0, 3]))[0] for part in ranges]
+  assert [*parts[0], *parts[1]] == skipped
 
 
 def test_lead_lines_mask_the_title(store):
@@ -62,24 +71,31 @@ def write(path, *records):
   return path
 
 
-def read(path, store):
-  return texts.read_texts(read_jsonl(path), store, salient_spans.annotate)
+@pytest.fixture
+def own(store, tmp_path):
+  texts.write_own_blocks(tmp_path / "own", store)
+  return texts.OwnBlocks(tmp_path / "own")
 
 
-def test_plain_texts_find_their_own_block(store, tmp_path):
+def read(path, own, dropped=None):
+  dropped = collections.Counter() if dropped is None else dropped
+  return texts.read_texts(list(read_jsonl(path)), own, RULES, dropped)
+
+
+def test_plain_texts_find_their_own_block(store, own, tmp_path):
   path = write(
     tmp_path / "t.jsonl",
     {"title": "Moon", "text": "Buzz Aldrin followed him. I saw Bonn."},
     {"title": "Mars", "text": "Buzz Aldrin followed him."},
   )
-  records = list(read(path, store))
+  records = list(read(path, own))
   own = [r.own_block for r in records]
   assert "Buzz Aldrin followed him." in store.sentences(own[0])
   assert own[1:] == [-1, -1]
   assert masked(records[1]) == ["Bonn"]
 
 
-def test_annotated_texts_take_bytes(store, tmp_path):
+def test_annotated_texts_take_bytes(own, tmp_path):
   text = "Zürich grew. Genève too."
   raw = text.encode()
   ranges = lambda *words: [  # noqa: E731
@@ -98,9 +114,32 @@ def test_annotated_texts_take_bytes(store, tmp_path):
       "sentences": ranges("Zürich grew.", "Genève too."),
     },
   )
-  records = list(read(path, store))
+  records = list(read(path, own))
   assert [r.text for r in records] == ["Zürich grew.", "Genève too."]
   assert [masked(r) for r in records] == [["Zürich"], ["Genève"]]
+
+
+def test_offsets_that_cut_a_character_are_counted(own, tmp_path):
+  text = "Zürich 🏛️ ja."
+  size = len(text.encode())
+
+  def ranges(*pairs):
+    return [{"start": a, "limit": b} for a, b in pairs]
+
+  path = write(
+    tmp_path / "t.jsonl",
+    {
+      "title": "x",
+      "text": text,
+      "spans": ranges((0, 2), (2, 7), (0, 7), (9, 12), (8, 12)),
+      "sentences": ranges((0, 7), (0, 10), (8, size)),
+    },
+  )
+  dropped = collections.Counter()
+  records = list(read(path, own, dropped))
+  assert [r.text for r in records] == ["Zürich", "🏛️ ja."]
+  assert [masked(r) for r in records] == [["Zürich"], ["🏛"]]
+  assert dropped == {text_writer.CUT_SPAN: 3, text_writer.CUT_SENTENCE: 1}
 
 
 @pytest.mark.parametrize(
@@ -118,8 +157,8 @@ def test_annotated_texts_take_bytes(store, tmp_path):
     ),
   ],
 )
-def test_bad_lines_are_named(store, tmp_path, fields, message):
+def test_bad_lines_are_named(own, tmp_path, fields, message):
   path = write(tmp_path / "t.jsonl", fields)
   with pytest.raises(InputError) as e:
-    list(read(path, store))
+    list(read(path, own))
   assert message in str(e.value)

@@ -1,5 +1,7 @@
 """tfds without TensorFlow, its data mocked as tfds itself does it."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def test_questions_of_mocked_data_sets(name):
   assert all(isinstance(a, str) for q in questions for a in q.answers)
 
 
-def test_salient_spans_of_a_mocked_data_set(store):
+def test_salient_spans_of_a_mocked_data_set(store, tmp_path):
   text = "In Zürich lived Ada."
   raw = text.encode()
   example = {
@@ -44,9 +46,13 @@ def test_salient_spans_of_a_mocked_data_set(store):
 
   name = "tfds:salient_span_wikipedia/sentences"
   with tfds.testing.mock_data(as_data_source_fn=as_data_source):
-    records = list(
-      texts.read_texts(tfds_source.read(name), store, salient_spans.annotate)
-    )
+    found = list(tfds_source.read(name))
+  texts.write_own_blocks(tmp_path / "own", store)
+  own, rules = (
+    texts.OwnBlocks(tmp_path / "own"),
+    salient_spans.make_annotator("rules"),
+  )
+  records = list(texts.read_texts(found, own, rules, collections.Counter()))
   assert [r.text for r in records] == [text, text]
   assert [raw[a:b].decode() for a, b, _ in records[0].spans] == [
     "Zürich",
