@@ -1,0 +1,135 @@
+// One small chart: lines by step, a band from lowest to highest where points
+// were put together. The arrow keys and the pointer move along the steps.
+
+import { figure, h, svg } from "./dom.js";
+
+const W = 400, H = 190;
+const LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
+
+function ticks(low, high, most) {
+  const rough = (high - low) / most || 1;
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= rough);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+}
+
+function extent(lists) {
+  const all = lists.flat();
+  let low = Infinity, high = -Infinity;
+  for (const value of all) {
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
+  return [low, high];
+}
+
+function path(points) {
+  return points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+}
+
+function nearest(steps, step) {
+  let best = 0;
+  steps.forEach((s, i) => {
+    if (Math.abs(s - step) < Math.abs(steps[best] - step)) best = i;
+  });
+  return best;
+}
+
+// lines: [{name, colour: "c0", curve: {steps, values, low, high}}]
+export function chart(title, unit, lines) {
+  const curves = lines.map((line) => line.curve);
+  const [x0, x1] = extent([...curves.map((c) => c.steps), [0]]);
+  // single wild points of a band do not set the scale
+  const [low, high] = extent(curves.map((c) => c.values));
+  const pad = 0.06 * (high - low);
+  const [y0, y1] = [low >= 0 && low < 0.3 * high ? 0 : low - pad, high + pad];
+  const sx = (x) => LEFT + ((x - x0) / (x1 - x0)) * (W - LEFT - RIGHT);
+  const sy = (y) => H - BOTTOM - ((y - y0) / (y1 - y0)) * (H - TOP - BOTTOM);
+  const clip = (y) => Math.min(Math.max(sy(y), TOP), H - BOTTOM);
+
+  const grid = ticks(y0, y1, 4).map((y) => [
+    svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: sy(y), y2: sy(y) }),
+    svg("text", { class: "tick", x: LEFT - 6, y: sy(y) + 3.5, "text-anchor": "end" }, figure(y)),
+  ]);
+  const steps = ticks(x0, x1, 5).map((x) =>
+    svg("text", { class: "tick", x: sx(x), y: H - 6, "text-anchor": x === x0 ? "start" : "middle" }, x.toLocaleString("en")));
+  const drawn = lines.map(({ colour, curve }) => {
+    const at = curve.steps.map(sx);
+    const parts = [];
+    if (curve.low) {
+      const up = curve.high.map((y, i) => [at[i], clip(y)]);
+      const down = curve.low.map((y, i) => [at[i], clip(y)]).reverse();
+      parts.push(svg("path", { class: `band ${colour}`, d: `${path([...up, ...down])}Z` }));
+    }
+    parts.push(svg("path", { class: `line ${colour}`, d: path(curve.values.map((y, i) => [at[i], sy(y)])) }));
+    if (at.length < 30) {
+      parts.push(...curve.values.map((y, i) => svg("circle", { class: `dot ${colour}`, cx: at[i], cy: sy(y), r: 2 })));
+    }
+    return parts;
+  });
+  const cross = svg("line", { class: "cross", y1: TOP, y2: H - BOTTOM, visibility: "hidden" });
+  const lasts = lines.map(({ name, curve }) => `${name} ${figure(curve.values.at(-1))} at step ${curve.steps.at(-1)}`);
+  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}, ${unit}. Last: ${lasts.join("; ")}` },
+    ...grid.flat(), ...steps, ...drawn.flat(), cross);
+  const readout = h("span", { class: "readout" });
+  const all = curves[0].steps;
+  let place = all.length - 1;
+
+  function last() {
+    cross.setAttribute("visibility", "hidden");
+    readout.replaceChildren(...values(null));
+  }
+  function values(step) {
+    const shown = lines.map(({ colour, curve }) => {
+      const i = step === null ? curve.values.length - 1 : nearest(curve.steps, step);
+      return h("span", { class: `value ${colour}` }, figure(curve.values[i]));
+    });
+    return step === null ? shown : [h("span", { class: "quiet" }, `step ${step.toLocaleString("en")}`), ...shown];
+  }
+  function point(step) {
+    place = nearest(all, step);
+    cross.setAttribute("x1", sx(all[place]));
+    cross.setAttribute("x2", sx(all[place]));
+    cross.setAttribute("visibility", "visible");
+    readout.replaceChildren(...values(all[place]));
+  }
+  last();
+  return h("figure", {
+    class: "chart",
+    tabindex: 0,
+    "aria-label": `${title}: left and right arrow keys move along the steps`,
+    onpointermove: (event) => {
+      const box = picture.getBoundingClientRect();
+      const x = ((event.clientX - box.left) / box.width) * W;
+      point(x0 + ((x - LEFT) / (W - LEFT - RIGHT)) * (x1 - x0));
+    },
+    onpointerleave: last,
+    onblur: last,
+    onkeydown: (event) => {
+      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      point(all[Math.min(Math.max(place + way, 0), all.length - 1)]);
+    },
+  }, h("figcaption", {}, h("b", {}, title), h("span", { class: "quiet" }, unit), readout), picture);
+}
+
+// Which index version was searched since which step. segments: [{from, to, version, params_step, overlap}]
+export function timeline(name, segments, colour) {
+  const end = segments.at(-1).to || 1;
+  const sx = (x) => (x / end) * 1000;
+  const parts = segments.flatMap(({ from, to, version, params_step: step, overlap }, i) => {
+    const wide = sx(to) - sx(from);
+    const kept = overlap === null || overlap === undefined ? "" : `, keeps ${Math.round(100 * overlap)} % of the best blocks`;
+    return [
+      svg("rect", { class: `span ${colour} ${i % 2 ? "odd" : "even"}`, x: sx(from), y: 0, width: Math.max(wide - 2, 1), height: 30, rx: 4 },
+        svg("title", {}, `version ${version}, searched from step ${from}, params of step ${step}${kept}`)),
+      wide > 34 ? svg("text", { class: "version", x: sx(from) + wide / 2, y: 20, "text-anchor": "middle" }, String(version)) : null,
+    ];
+  });
+  const label = segments.map((s) => `version ${s.version} from step ${s.from}`).join(", ");
+  return svg("svg", { class: "timeline", viewBox: "0 0 1000 30", role: "img", "aria-label": `${name}: ${label}` }, ...parts);
+}
