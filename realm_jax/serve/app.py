@@ -101,13 +101,15 @@ class _Answers:
     try:
       future = self._desk.ask(question, where)
     except Busy:
-      return refusal(503, "too many questions wait: ask again soon", _RETRY)
+      return refusal(503, "too many questions wait", _RETRY)
     try:
       async with asyncio.timeout(self._limits.seconds):
         answer = await asyncio.wrap_future(future)
     except TimeoutError:
       future.cancel()
-      why = f"no answer within {self._limits.seconds:g} s: ask again soon"
+      if not self._desk.is_open(where):
+        return refusal(503, f"{run} is being opened", _RETRY)
+      why = f"no answer within {self._limits.seconds:g} s"
       return refusal(503, why, _RETRY)
     return _json(answer.to_json())
 

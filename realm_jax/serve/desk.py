@@ -121,6 +121,10 @@ class Desk:
     with self._changed:
       self._open[where], self._seen[where] = answering, seen
 
+  def is_open(self, where: Where) -> bool:
+    """Whether a question there would be answered without an opening."""
+    return where in self._open
+
   def ask(
     self, question: str, where: Where
   ) -> concurrent.futures.Future[Explanation]:

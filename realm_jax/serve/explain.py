@@ -229,8 +229,14 @@ class Explainer:
       run=self.name,
       step=self.predictor.run.step,
       index=self._index,
-      note=self.predictor.note,
+      note=self._note(question, how),
     )
+
+  def _note(self, question: str, how: str) -> str:
+    if how == "filled in" and fill_in.MASK not in question:
+      template = self.predictor.run.config["mask_template"]
+      return f"{self.name} has no reader: it was asked “{template}”"
+    return ""
 
 
 def _memory(opened: Run) -> Predictor | None:

@@ -5,6 +5,7 @@ there is refused, so no other file can be reached. Nothing is written, and no
 model is opened.
 """
 
+import json
 import os
 import pathlib
 from typing import Any
@@ -20,6 +21,7 @@ from realm_jax.serve.run import find_run
 
 _DEEP = ("", "*/", "*/*/")  # where runs are looked for
 _MOST_RUNS = 200
+_LONGEST_LINE = 1 << 16  # bytes
 _POINTS = 300  # of a curve; more are put together
 # What one wants to see first.
 _HEADLINE = (
@@ -70,7 +72,7 @@ class Folder:
         (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file()
       )
     ]
-    found.sort(key=lambda path: (path / "config.json").stat().st_mtime)
+    found.sort(key=_began)
     return {self._name(path): path for path in found[:_MOST_RUNS]}
 
   def find(self, name: str) -> pathlib.Path:
@@ -205,12 +207,13 @@ class _Watched:
     """
     series = self._tail.read()
     panels = []
-    for panel in curves.PANELS:
+    for order, panel in enumerate(curves.PANELS):
       if names := curves.find_names(panel, series):
         panels.append(
           {
             "title": panel.title,
             "unit": panel.unit,
+            "order": order,
             "headline": panel.title in _HEADLINE,
             "curves": {name: thin(*series[name]) for name in names},
           }
@@ -292,6 +295,15 @@ def thin(steps: list[float], values: list[float]) -> dict[str, list[float]]:
     curve["low"] = four(y[b].min() for b in bins)
     curve["high"] = four(y[b].max() for b in bins)
   return curve
+
+
+def _began(path: pathlib.Path) -> float:
+  """When a run began: its first figures tell, whoever copied its files."""
+  try:
+    with open(path / "metrics.jsonl", "rb") as f:
+      return float(json.loads(f.readline(_LONGEST_LINE))["time"])
+  except (OSError, ValueError, TypeError, KeyError):  # it has none yet
+    return (path / "config.json").stat().st_mtime
 
 
 def _kind(config: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 // The API, with the token where the server wants one.
 
-import { byId } from "./dom.js";
+import { byId, h } from "./dom.js";
 
 const KEY = "realm-token";
 
@@ -18,7 +18,24 @@ function askForToken() {
     sessionStorage.setItem(KEY, byId("token").value);
     location.reload();
   };
-  if (!door.open) door.showModal();
+  if (door.open) return;
+  byId("token-place").replaceChildren(h("input", { id: "token", type: "password", autocomplete: "off" }));
+  door.showModal();
+}
+
+const TRIES = 20;
+
+// As `call`; where the server is busy, again until it isn't.
+export async function insist(path, body, tell) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await call(path, body);
+    } catch (error) {
+      if (!error.again || tries === TRIES) throw error;
+      tell(error.message);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.again));
+    }
+  }
 }
 
 // The answer as a value; null where the server says that nothing is new.
@@ -39,6 +56,10 @@ export async function call(path, body) {
   if (response.status === 304) return null;
   if (response.status === 401) askForToken();
   const value = await response.json();
-  if (!response.ok) throw new Error(value.error);
+  if (!response.ok) {
+    const error = new Error(value.error);
+    error.again = Number(response.headers.get("retry-after"));
+    throw error;
+  }
   return value;
 }

@@ -1,7 +1,7 @@
 // Asking: the form, the address of the page, one answer or two beside it.
 
 import { explanation, key } from "./answer.js";
-import { call } from "./api.js";
+import { insist } from "./api.js";
 import { byId, h } from "./dom.js";
 
 const NEWEST = "";
@@ -38,10 +38,15 @@ function besides() {
   return pairs;
 }
 
+function fitting(known) {
+  if (known.filler === known.default) return known.default;
+  return `${known.default}; ${known.filler} for [MASK]`;
+}
+
 export function setRuns(known) {
   runs = known.runs.filter((run) => run.kind && run.step !== null);
   const { run, index, beside } = readAddress();
-  const whole = [["", "the fitting one"], ...runs.map((r) => [r.name, r.name])];
+  const whole = [["", fitting(known)], ...runs.map((r) => [r.name, r.name])];
   options(byId("run"), whole, run);
   fillIndexes(index);
   options(byId("beside"), besides(), beside);
@@ -70,8 +75,21 @@ function body(question, run, index) {
 function show(answers) {
   const sets = answers.map((x) => new Set(x.evidence.map(key)));
   const columns = answers.map((x, i) => explanation(x, answers.length > 1 ? sets[1 - i] : null));
+  if (answers.length > 1) {
+    const both = [...sets[0]].filter((block) => sets[1].has(block)).length;
+    columns.unshift(h("p", { class: "shared" }, `${both} of ${sets[0].size} blocks are found by both.`));
+  }
   byId("answers").replaceChildren(...columns);
   byId("answers").className = answers.length > 1 ? "two" : "one";
+}
+
+function hints() {
+  const pairs = [
+    ["A question", "is answered from blocks of the corpus; each shows how much it counted, p(z|x), and what was read in it."],
+    ["A sentence with [MASK]", "has the word filled in, summed over all the blocks found."],
+    ["Beside it", "asks another run, or an older index version, the same."],
+  ];
+  return h("dl", { class: "hint" }, pairs.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]).flat());
 }
 
 async function ask(state) {
@@ -79,7 +97,7 @@ async function ask(state) {
   const status = byId("status");
   status.className = "status";
   if (!state.q.trim()) {
-    byId("answers").replaceChildren();
+    byId("answers").replaceChildren(hints());
     status.textContent = state.q ? "Write some words." : "";
     document.title = "REALM";
     return;
@@ -91,9 +109,12 @@ async function ask(state) {
     const cut = state.beside.lastIndexOf("~");
     bodies.push(body(state.q, state.beside.slice(0, cut), state.beside.slice(cut + 1)));
   }
+  const tell = (why) => {
+    if (number === asked) status.textContent = `Please wait: ${why} …`;
+  };
   byId("answers").setAttribute("aria-busy", "true");
   try {
-    const answers = await Promise.all(bodies.map((b) => call("/api/ask", b)));
+    const answers = await Promise.all(bodies.map((b) => insist("/api/ask", b, tell)));
     if (number !== asked) return;
     show(answers);
     const found = answers[0].evidence.length;

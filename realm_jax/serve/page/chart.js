@@ -4,12 +4,14 @@
 import { figure, h, svg } from "./dom.js";
 
 const W = 400, H = 190;
-const LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
+const NOISY = 60; // points from which on their mean is drawn over them
+const COUNTED = ["steps", "number"]; // units whose jumps are no noise
+const LEFT = 46, RIGHT = 8, TOP = 20, BOTTOM = 22;
 
 function ticks(low, high, most) {
   const rough = (high - low) / most || 1;
   const size = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * size).find((s) => s >= rough);
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
@@ -30,6 +32,17 @@ function path(points) {
   return points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 }
 
+// What a noisy curve does: the mean over neighbours on both sides.
+function smooth(values) {
+  const reach = Math.floor(values.length / 25);
+  const sums = [0];
+  for (const value of values) sums.push(sums.at(-1) + value);
+  return values.map((_, i) => {
+    const from = Math.max(i - reach, 0), to = Math.min(i + reach + 1, values.length);
+    return (sums[to] - sums[from]) / (to - from);
+  });
+}
+
 function nearest(steps, step) {
   let best = 0;
   steps.forEach((s, i) => {
@@ -39,7 +52,7 @@ function nearest(steps, step) {
 }
 
 // lines: [{name, colour: "c0", curve: {steps, values, low, high}}]
-export function chart(title, unit, lines) {
+export function chart(title, metric, unit, lines) {
   const curves = lines.map((line) => line.curve);
   const [x0, x1] = extent([...curves.map((c) => c.steps), [0]]);
   // single wild points of a band do not set the scale
@@ -64,7 +77,10 @@ export function chart(title, unit, lines) {
       const down = curve.low.map((y, i) => [at[i], clip(y)]).reverse();
       parts.push(svg("path", { class: `band ${colour}`, d: `${path([...up, ...down])}Z` }));
     }
-    parts.push(svg("path", { class: `line ${colour}`, d: path(curve.values.map((y, i) => [at[i], sy(y)])) }));
+    const noisy = at.length > NOISY && !COUNTED.includes(unit);
+    const draw = (kind, values) => svg("path", { class: `${kind} ${colour}`, d: path(values.map((y, i) => [at[i], sy(y)])) });
+    if (noisy) parts.push(draw("raw", curve.values));
+    parts.push(draw("line", noisy ? smooth(curve.values) : curve.values));
     if (at.length < 30) {
       parts.push(...curve.values.map((y, i) => svg("circle", { class: `dot ${colour}`, cx: at[i], cy: sy(y), r: 2 })));
     }
@@ -72,8 +88,8 @@ export function chart(title, unit, lines) {
   });
   const cross = svg("line", { class: "cross", y1: TOP, y2: H - BOTTOM, visibility: "hidden" });
   const lasts = lines.map(({ name, curve }) => `${name} ${figure(curve.values.at(-1))} at step ${curve.steps.at(-1)}`);
-  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}, ${unit}. Last: ${lasts.join("; ")}` },
-    ...grid.flat(), ...steps, ...drawn.flat(), cross);
+  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}, ${metric}, ${unit}. Last: ${lasts.join("; ")}` },
+    svg("text", { class: "tick", x: 0, y: 10 }, unit), ...grid.flat(), ...steps, ...drawn.flat(), cross);
   const readout = h("span", { class: "readout" });
   const all = curves[0].steps;
   let place = all.length - 1;
@@ -100,7 +116,8 @@ export function chart(title, unit, lines) {
   return h("figure", {
     class: "chart",
     tabindex: 0,
-    "aria-label": `${title}: left and right arrow keys move along the steps`,
+    role: "group",
+    "aria-label": `${title}, ${metric}: left and right arrow keys move along the steps`,
     onpointermove: (event) => {
       const box = picture.getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * W;
@@ -114,7 +131,7 @@ export function chart(title, unit, lines) {
       event.preventDefault();
       point(all[Math.min(Math.max(place + way, 0), all.length - 1)]);
     },
-  }, h("figcaption", {}, h("b", {}, title), h("span", { class: "quiet" }, unit), readout), picture);
+  }, h("figcaption", {}, h("b", {}, title), h("span", { class: "quiet" }, metric), readout), picture);
 }
 
 // Which index version was searched since which step. segments: [{from, to, version, params_step, overlap}]

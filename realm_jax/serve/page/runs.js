@@ -82,17 +82,16 @@ function panels() {
   const groups = new Map();
   for (const [metric, entry] of gather()) {
     const title = entry.panel.title;
-    if (!groups.has(title)) groups.set(title, { headline: entry.panel.headline, charts: [] });
-    groups.get(title).charts.push(chart(metric, entry.panel.unit, entry.lines));
+    if (!groups.has(title)) groups.set(title, { headline: entry.panel.headline, order: entry.panel.order, charts: [] });
+    groups.get(title).charts.push(chart(title, metric, entry.panel.unit, entry.lines));
   }
-  const draw = ([title, group]) =>
-    h("section", { class: "panel" }, h("h2", {}, title), h("div", { class: "charts" }, group.charts));
-  const all = [...groups];
+  const draw = (groups) => h("div", { class: "charts" }, groups.map(([, group]) => group.charts).flat());
+  const all = [...groups].sort(([, a], [, b]) => a.order - b.order);
   const others = all.filter(([, group]) => !group.headline);
-  const parts = all.filter(([, group]) => group.headline).map(draw);
+  const parts = [draw(all.filter(([, group]) => group.headline))];
   if (others.length) {
     const rest = h("details", { class: "more", ontoggle: (event) => { more = event.target.open; } },
-      h("summary", {}, `${count(others.length, "more panel")}`), others.map(draw));
+      h("summary", {}, `More: ${others.map(([title]) => title.toLowerCase()).join(", ")}`), draw(others));
     rest.open = more;
     parts.push(rest);
   }
