@@ -29,10 +29,10 @@ def main(config, workdir):
     batch_size=config.batch_size,
     limits=Limits(waiting=config.max_waiting, seconds=config.seconds),
   )
-  server.serve(workdir, options, note)
+  server.serve(workdir, options, _note)
 
 
-def note(text):
+def _note(text):
   print(text, file=sys.stderr, flush=True)
 
 

@@ -16,9 +16,9 @@ from flax import struct
 
 from realm_jax.models.objective import candidate_log_probs
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.open_qa import OpenQa, QaOutput
+from realm_jax.retrieval.open_qa import QaOutput
 from realm_jax.retrieval.realm import Realm, RealmOutput
-from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch
+from realm_jax.types import Array, BlockTokens, PretrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,19 +106,6 @@ def reading(output: QaOutput) -> Reading:
     end=output.end,
     score=flat.max(-1),
   )
-
-
-@functools.partial(jax.jit, static_argnames=("open_qa", "beam"))
-def read(
-  open_qa: OpenQa,
-  params,
-  block_emb: Array,
-  tokens: BlockTokens,
-  question: Inputs,
-  beam: int,
-) -> Reading:
-  """Finds `beam` blocks for each question [B, Q] and reads the best."""
-  return reading(open_qa(params, block_emb, tokens, question, beam))
 
 
 @functools.partial(jax.jit, static_argnames="realm")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from realm_jax.retrieval import evidence
-from realm_jax.retrieval.evidence import Reading
+from realm_jax.retrieval.evidence import Filling, Reading
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch
@@ -59,6 +59,11 @@ class EachFilled:
   block_score: Array
   answer_score: Array
 
+  def filling(self, mlm_mask: Array) -> Filling:
+    """What all blocks together say, of masks [B, M]."""
+    score = (self.word_log_probs[..., 0] * mlm_mask).sum(-1)
+    return Filling(self.block_ids, self.log_probs, self.word_ids[..., 0], score)
+
 
 @functools.partial(jax.jit, static_argnames=("open_qa", "beam"))
 def read_each(
@@ -69,7 +74,7 @@ def read_each(
   question: Inputs,
   beam: int,
 ) -> EachRead:
-  """As evidence.read, with what each block says."""
+  """Finds `beam` blocks for each question [B, Q] and reads the best."""
   output = open_qa(params, block_emb, tokens, question, beam)
   logits = output.span_logits  # [B, K, S]
   flat = jax.nn.log_softmax(logits.reshape(logits.shape[0], -1), axis=-1)
@@ -90,7 +95,7 @@ def fill_each(
   block_emb: Array,
   tokens: BlockTokens,
   batch: PretrainBatch,
-  num_words: int,
+  num_words: int = 5,
 ) -> EachFilled:
   """As evidence.fill, with what each block says and the `num_words` best."""
   specials = realm.retrieval.specials

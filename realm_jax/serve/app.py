@@ -31,7 +31,7 @@ _TYPES = {
   ".json": "application/json",
   ".svg": "image/svg+xml",
 }
-_ASKED = {"question", "run", "index"}
+ASKED = {"question", "run", "index"}
 _RETRY = {"retry-after": "1"}
 
 
@@ -77,6 +77,7 @@ def make_app(
     exception_handlers={
       HTTPException: _refuse_path,
       InputError: _refuse_input,
+      OSError: _refuse_moved,
       Exception: failed,
     },
   )
@@ -161,6 +162,10 @@ async def _refuse_input(request: Request, error: InputError) -> Response:
   return refusal(400, str(error))
 
 
+async def _refuse_moved(request: Request, error: OSError) -> Response:
+  return refusal(503, "a file changed while it was read", _RETRY)
+
+
 def _parse(body: bytes, content_type: str) -> dict[str, Any]:
   """The fields of a question.
 
@@ -176,7 +181,7 @@ def _parse(body: bytes, content_type: str) -> dict[str, Any]:
     ) from e
   if not isinstance(asked, dict) or not isinstance(asked.get("question"), str):
     raise InputError('wanted {"question": "…"}')
-  if unknown := asked.keys() - _ASKED:
+  if unknown := asked.keys() - ASKED:
     raise InputError(f"unknown key {min(unknown)[:80]!r}: there are {_NAMES}")
   if not isinstance(asked.get("run", ""), str):
     raise InputError("run: wanted the name of a run")
@@ -186,7 +191,7 @@ def _parse(body: bytes, content_type: str) -> dict[str, Any]:
   return asked
 
 
-_NAMES = ", ".join(sorted(_ASKED))
+_NAMES = ", ".join(sorted(ASKED))
 
 
 def _check_question(question: str, limits: Limits) -> str:

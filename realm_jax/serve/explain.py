@@ -21,7 +21,6 @@ from realm_jax.serve.explanation import (
 from realm_jax.serve.predictor import Predictor
 from realm_jax.serve.run import Run
 
-_WORDS = 5  # shown of each mask
 _WARM = "a question that has every program compiled"
 
 
@@ -114,15 +113,7 @@ class Explainer:
 
   def _read(self, questions: list[str]) -> list[Explanation]:
     run = self.predictor.run
-    read = weighing.read_each(
-      run.open_qa,
-      run.params,
-      run.block_emb,
-      run.tokens,
-      self.predictor.queries(questions),
-      beam=min(run.config["reader_beam_size"], len(run.store)),
-    )
-    read = jax.device_get(read)
+    read = self.predictor.read(questions)
     answers = evidence.read_answers(read.reading, run.store, run.tokenizer)
     guesses = self._recall(questions, [a.text for a in answers])
     return [
@@ -164,17 +155,8 @@ class Explainer:
     return [Guess(a.text, float(np.exp(a.score))) for a in said]
 
   def _fill(self, questions: list[str]) -> list[Explanation]:
-    run = self.predictor.run
     batch = self.predictor.masked(questions)
-    filled = weighing.fill_each(
-      run.realm,
-      run.params,
-      run.block_emb,
-      run.tokens,
-      jax.device_put(batch),
-      num_words=_WORDS,
-    )
-    filled = jax.device_get(filled)
+    filled = self.predictor.fill(batch)
     return [
       self._filled(
         question, int(masks), jax.tree.map(lambda x, b=b: x[b], filled)

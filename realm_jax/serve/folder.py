@@ -5,39 +5,23 @@ there is refused, so no other file can be reached. Nothing is written, and no
 model is opened.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import threading
 from typing import Any
 
-import numpy as np
-
-from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.data.fill_in import MASK
-from realm_jax.evals import curves
-from realm_jax.retrieval import heartbeat, index, journal
+from realm_jax.retrieval import index
 from realm_jax.serve.run import find_run
+from realm_jax.serve.watched import Watched, flatten, kind_of, read_config
 
 _DEEP = ("", "*/", "*/*/")  # where runs are looked for
 _MOST_RUNS = 200
+_FILLER = "pretrain"  # of a demo's runs, the one that fills in a [MASK]
 _LONGEST_LINE = 1 << 16  # bytes
-_POINTS = 300  # of a curve; more are put together
-# What one wants to see first.
-_HEADLINE = (
-  "Loss",
-  "Retrieval utility",
-  "Recall",
-  "Staleness of the index",
-  "Null-block mass",
-  "Throughput",
-)
-# A key of config.json that only one kind of run has, and what such a run does.
-_KINDS = {
-  "reader_beam_size": "reads",
-  "evidence": "fills in",
-  "mask_rate": "finds",
-}
 
 
 class Folder:
@@ -57,7 +41,8 @@ class Folder:
     """
     self.path = pathlib.Path(path)
     best = find_run(self.path)
-    self._watched: dict[str, _Watched] = {}
+    self._watched: dict[str, Watched] = {}
+    self._lock = threading.Lock()  # of what is watched
     self.default = self._name(best)
     self.filler = self._find_filler(best)
 
@@ -122,23 +107,25 @@ class Folder:
 
   def describe(self) -> list[dict[str, Any]]:
     """What is known of each run, without its curves."""
-    return [self._watch(name).describe() for name in self.runs()]
+    with self._lock:
+      return [self._watch(*run).describe() for run in self.runs().items()]
 
   def read_curves(self, name: str) -> dict[str, Any]:
-    """A run's curves; see _Watched.read_curves.
+    """A run's curves; see Watched.read_curves.
 
     Raises:
       InputError: no such run, or its metrics.jsonl is damaged.
     """
-    self.find(name)
-    return self._watch(name).read_curves()
+    path = self.find(name)
+    with self._lock:
+      return self._watch(name, path).read_curves()
 
   def differences(self) -> dict[str, dict[str, Any]]:
     """{config key: {run: value}} of the keys in which the runs differ."""
-    configs = {
-      name: _flatten(files.read_json(path / "config.json"))
-      for name, path in self.runs().items()
-    }
+    configs = {}
+    for name, path in self.runs().items():
+      with contextlib.suppress(InputError):  # `describe` tells of it
+        configs[name] = flatten(read_config(path))
     keys = sorted({key for config in configs.values() for key in config})
     rows = {
       key: {name: config.get(key) for name, config in configs.items()}
@@ -147,7 +134,7 @@ class Folder:
     return {
       key: row
       for key, row in rows.items()
-      if len(set(map(str, row.values()))) > 1
+      if len({str(value) for value in row.values()}) > 1
     }
 
   def _name(self, path: pathlib.Path) -> str:
@@ -156,145 +143,16 @@ class Folder:
     return path.relative_to(self.path).as_posix()
 
   def _find_filler(self, best: pathlib.Path) -> str:
-    kind = _kind(files.read_json(best / "config.json"))
-    pretrained = best.parent / "pretrain"
-    if kind == "reads" and (pretrained / "checkpoints").is_dir():
-      return self._name(pretrained) if best != self.path else self.default
+    pretrained = best.parent / _FILLER
+    if best != self.path and kind_of(read_config(best)) == "reads":
+      if (pretrained / "checkpoints").is_dir():
+        return self._name(pretrained)
     return self.default
 
-  def _watch(self, name: str) -> "_Watched":
-    path = self.find(name)
+  def _watch(self, name: str, path: pathlib.Path) -> Watched:
     if name not in self._watched:
-      self._watched[name] = _Watched(name, path)
+      self._watched[name] = Watched(name, path)
     return self._watched[name]
-
-
-class _Watched:
-  """A run that is looked at again and again."""
-
-  def __init__(self, name: str, path: pathlib.Path):
-    self._name, self._path = name, path
-    self._workers = heartbeat.Watch(path)
-    self._tail = _Tail(path / "metrics.jsonl")
-
-  def describe(self) -> dict[str, Any]:
-    config = files.read_json(self._path / "config.json")
-    steps = [p.name for p in (self._path / "checkpoints").glob("*")]
-    return {
-      "name": self._name,
-      "kind": _kind(config),
-      "step": max((int(s) for s in steps if s.isdecimal()), default=None),
-      "num_steps": config.get("train", {}).get("num_steps"),
-      "updated": self._tail.updated(),
-      "versions": self._versions(),
-      "swaps": _told(lambda: journal.read_swaps(self._path), []),
-      "workers": [
-        {
-          "id": worker,
-          "state": str(said.get("state", "")),
-          "message": str(said.get("message", "")),
-          "ended": said.get("state") in heartbeat.ENDED,
-          "silent_seconds": round(silent, 1),
-        }
-        for worker, (said, silent) in self._workers.look().items()
-      ],
-    }
-
-  def read_curves(self) -> dict[str, Any]:
-    """{"mark", "panels"}: each panel's curves, thinned.
-
-    The mark is another one when the curves are.
-    """
-    series = self._tail.read()
-    panels = []
-    for order, panel in enumerate(curves.PANELS):
-      if names := curves.find_names(panel, series):
-        panels.append(
-          {
-            "title": panel.title,
-            "unit": panel.unit,
-            "order": order,
-            "headline": panel.title in _HEADLINE,
-            "curves": {name: thin(*series[name]) for name in names},
-          }
-        )
-    return {"mark": self._tail.mark, "panels": panels}
-
-  def _versions(self) -> list[dict[str, Any]]:
-    versions = []
-    for version in index.list_versions(self._path):
-      try:
-        made = index.read_manifest(self._path, version)
-        file = index.version_path(self._path, version) / "manifest.json"
-        known = {
-          "params_step": made["params_step"],
-          "num_blocks": made["shape"][0],
-          "seconds": made["seconds"],
-          "made": file.stat().st_mtime,
-        }
-      except (InputError, OSError) as e:
-        known = {"trouble": str(e)}
-      versions.append({"version": version, **known})
-    return versions
-
-
-class _Tail:
-  """A growing metrics.jsonl, of which only what is new is read."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    self._file: tuple[int, int] | None = None  # inode, bytes read
-    self._series: dict[str, tuple[list, list]] = {}
-
-  @property
-  def mark(self) -> str:
-    """Changes with the file."""
-    return "-".join(map(str, self._file or ()))
-
-  def updated(self) -> float | None:
-    """When the file was last written to, seconds since 1970."""
-    return self._path.stat().st_mtime if self._path.is_file() else None
-
-  def read(self) -> dict[str, tuple[list, list]]:
-    """{metric: (steps, values)} of all that is written so far.
-
-    A resumed run cuts its file: then it is read from the beginning.
-    """
-    if not self._path.is_file():
-      return {}
-    with open(self._path, "rb") as f:
-      stat = os.fstat(f.fileno())
-      inode, done = self._file or (0, 0)
-      if inode != stat.st_ino or stat.st_size < done:
-        self._series, done = {}, 0
-      f.seek(done)
-      whole = f.read().rpartition(b"\n")[0]
-    rows = curves.parse_lines(whole.decode().splitlines(), self._path)
-    for name, (steps, values) in curves.find_series(rows).items():
-      have = self._series.setdefault(name, ([], []))
-      have[0].extend(steps)
-      have[1].extend(values)
-    self._file = stat.st_ino, done + len(whole) + bool(whole)
-    return self._series
-
-
-def thin(steps: list[float], values: list[float]) -> dict[str, list[float]]:
-  """A curve of at most so many points, each the mean of its neighbours.
-
-  Returns:
-    "steps" and "values", and "low" and "high" of those put together.
-  """
-  x, y = np.asarray(steps, float), np.asarray(values, float)
-  bins = np.array_split(np.arange(len(x)), min(len(x), _POINTS))
-  four = lambda values: [float(f"{v:.4g}") for v in values]  # noqa: E731
-  curve = {
-    "steps": [float(x[b[-1]]) for b in bins],
-    "values": four(y[b].mean() for b in bins),
-  }
-  if len(bins) < len(x):
-    curve["low"] = four(y[b].min() for b in bins)
-    curve["high"] = four(y[b].max() for b in bins)
-  return curve
 
 
 def _began(path: pathlib.Path) -> float:
@@ -304,25 +162,3 @@ def _began(path: pathlib.Path) -> float:
       return float(json.loads(f.readline(_LONGEST_LINE))["time"])
   except (OSError, ValueError, TypeError, KeyError):  # it has none yet
     return (path / "config.json").stat().st_mtime
-
-
-def _kind(config: dict[str, Any]) -> str:
-  return next((kind for key, kind in _KINDS.items() if key in config), "")
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
-def _told(read, otherwise):
-  """What `read` reads; `otherwise` where its file is damaged."""
-  try:
-    return read()
-  except InputError:
-    return otherwise

@@ -13,8 +13,9 @@ import numpy as np
 
 from realm_jax.config import InputError
 from realm_jax.data import features, fill_in
-from realm_jax.retrieval import candidates, evidence
+from realm_jax.retrieval import candidates, evidence, weighing
 from realm_jax.retrieval.evidence import Answer
+from realm_jax.retrieval.weighing import EachFilled, EachRead
 from realm_jax.serve.run import open_run
 from realm_jax.types import Inputs, PretrainBatch
 
@@ -72,24 +73,38 @@ class Predictor:
 
   def _read(self, questions: list[str]) -> list[Answer]:
     run = self.run
-    found = evidence.read(
-      run.open_qa,
-      run.params,
-      run.block_emb,
-      run.tokens,
-      self.queries(questions),
-      beam=min(run.config["reader_beam_size"], len(run.store)),
-    )
-    return evidence.read_answers(found, run.store, run.tokenizer)
+    reading = self.read(questions).reading
+    return evidence.read_answers(reading, run.store, run.tokenizer)
 
   def _fill(self, questions: list[str]) -> list[Answer]:
     run = self.run
     batch = self.masked(questions)
-    filled = evidence.fill(
-      run.realm, run.params, run.block_emb, run.tokens, jax.device_put(batch)
-    )
+    filled = self.fill(batch).filling(batch.mlm_mask)
     num_masks = batch.mlm_mask.sum(-1).tolist()
     return evidence.fill_answers(filled, num_masks, run.store, run.tokenizer)
+
+  def read(self, questions: Sequence[str]) -> EachRead:
+    """What a reader says of questions, as NumPy arrays; "" fills a batch."""
+    run = self.run
+    return jax.device_get(
+      weighing.read_each(
+        run.open_qa,
+        run.params,
+        run.block_emb,
+        run.tokens,
+        self.queries(questions),
+        beam=min(run.config["reader_beam_size"], len(run.store)),
+      )
+    )
+
+  def fill(self, batch: PretrainBatch) -> EachFilled:
+    """What an encoder fills into `masked` questions, as NumPy arrays."""
+    run = self.run
+    return jax.device_get(
+      weighing.fill_each(
+        run.realm, run.params, run.block_emb, run.tokens, jax.device_put(batch)
+      )
+    )
 
   def masked(
     self, questions: Sequence[str], num_masks: Sequence[int] | None = None

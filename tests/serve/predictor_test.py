@@ -76,7 +76,7 @@ def test_a_pretrained_run_fills_in_masks(demo):
 
 
 def test_an_ict_run_only_finds_blocks(demo):
-  finder = predictor.Predictor(demo / "ict")
+  finder = predictor.Predictor(demo / "ict", batch_size=2)
   assert "only finds blocks" in finder.note
   (answer,) = finder.answer(["river of Africa"])
   assert answer.text == ""

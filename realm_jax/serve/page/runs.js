@@ -69,6 +69,7 @@ function gather() {
     const read = shown.has(run.name) ? curves.get(run.name) : null;
     for (const panel of read ? read.panels : []) {
       for (const [metric, curve] of Object.entries(panel.curves)) {
+        if (!curve.steps.length) continue;
         const entry = metrics.get(metric) ?? { panel, lines: [] };
         entry.lines.push({ name: run.name, colour: colour(run.name), curve });
         metrics.set(metric, entry);
@@ -183,7 +184,8 @@ async function refresh() {
     }
     drawn = mark;
     put("workers", workers());
-    const why = Object.entries(known.troubles).map(([run, text]) => `${run}: ${text}`);
+    const damaged = known.runs.filter((run) => run.trouble).map((run) => [run.name, run.trouble]);
+    const why = [...Object.entries(known.troubles), ...damaged].map(([run, text]) => `${run}: ${text}`);
     byId("runs-status").textContent = why.join("; ");
     byId("runs-status").className = why.length ? "status trouble" : "status";
   } catch (error) {
