@@ -117,6 +117,7 @@ def make_server(
       port=options.port,
       http=limiting.timed_protocol(limits.seconds + _GRACE_SECONDS),
       ws="none",
+      log_level="error",  # what a visitor sends wrong is no news
       lifespan="off",
       log_config=None,
       access_log=False,
