@@ -83,8 +83,8 @@ def _measure(workdir: pathlib.Path) -> dict:
     return {
       "waiting": _WAITING.value,
       "load": asyncio.run(_load(port, run)),
-      "fuzz": asyncio.run(_fuzz(port)),
-      "scripts": asyncio.run(_inject(port)),
+      "fuzz": asyncio.run(fuzz(port, _FUZZED.value, _SEED.value)),
+      "scripts": asyncio.run(inject(port)),
       "faults": [n for n in notes if "Error" in n],
     }
   finally:
@@ -98,7 +98,6 @@ async def _request(port: int, content: bytes) -> tuple[int, bytes]:
   reader, writer = await asyncio.open_connection("127.0.0.1", port)
   try:
     writer.write(content)
-    writer.write_eof()
     answer = await asyncio.wait_for(reader.read(), 30)
   except ConnectionError:
     return 0, b""
@@ -182,9 +181,9 @@ def _publish(run: pathlib.Path, seed: int) -> None:
   index.publish_next(run, rows, kept | {"params_step": made["params_step"] - 1})
 
 
-async def _fuzz(port: int) -> dict:
-  """Requests of every kind of wrong, some right in part."""
-  rng = random.Random(_SEED.value)
+async def fuzz(port: int, count: int, seed: int) -> dict:
+  """Sends requests of every kind of wrong, some right in part."""
+  rng = random.Random(seed)
   statuses = collections.Counter()
   gate = asyncio.Semaphore(16)
 
@@ -195,7 +194,7 @@ async def _fuzz(port: int) -> dict:
       if b"Traceback" in body:
         raise InputError(f"a traceback came back: {body[:200]!r}")
 
-  await asyncio.gather(*(one() for _ in range(_FUZZED.value)))
+  await asyncio.gather(*(one() for _ in range(count)))
   return {"answers": {str(s): n for s, n in sorted(statuses.items())}}
 
 
@@ -245,7 +244,7 @@ def _wrong(rng: random.Random) -> bytes:
   )  # fmt: skip
 
 
-async def _inject(port: int) -> dict:
+async def inject(port: int) -> dict:
   """Scripts as questions come back as JSON that says just what was sent."""
   inert = 0
   texts = [s.format(c) for s in _SCRIPTS for c in _CALLS]

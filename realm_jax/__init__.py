@@ -24,6 +24,7 @@ _HOMES = {
   "open_qa": "pretrained",
   "explain": "serve.explain",
   "Explainer": "serve.explain",
+  "Explanation": "serve.explanation",
 }
 
 __all__ = list(_HOMES)

@@ -1,5 +1,6 @@
 """The server on a real socket: slow clients are cut, and who may reach it."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from benchmarks import serve
 from realm_jax.config import InputError
 from realm_jax.serve import limits, server
 from realm_jax.serve.folder import Folder
@@ -125,6 +127,17 @@ def test_bytes_that_are_no_http(port, parrots):
         assert s.recv(4096)[:12] in (b"", b"HTTP/1.1 400")
   assert post(port, b'{"question": "still here"}')[0] == 200
   assert not any("question" in note for note in parrots.notes)
+
+
+def test_fuzzed_requests_are_answered_without_a_fault(untrained, parrots):
+  with serving(untrained, parrots, seconds=5.0) as port:
+    said = asyncio.run(serve.fuzz(port, 250, seed=1))["answers"]
+    assert asyncio.run(serve.inject(port)) == {
+      "sent": 50, "came_back_as_text": 50
+    }  # fmt: skip
+  assert sum(said.values()) == 250
+  assert {"200", "400", "404", "405", "413"} <= set(said)
+  assert not any(code.startswith("5") for code in said)
 
 
 def test_a_port_that_is_taken(untrained, port):
