@@ -116,7 +116,6 @@ export function chart(title, metric, unit, lines) {
   return h("figure", {
     class: "chart",
     tabindex: 0,
-    role: "group",
     "aria-label": `${title}, ${metric}: left and right arrow keys move along the steps`,
     onpointermove: (event) => {
       const box = picture.getBoundingClientRect();
