@@ -247,7 +247,7 @@ def test_the_dashboard_of_a_live_run(browser, runs):
   b = browser()
   b.open("/?view=runs")
   rows = [e.text for e in b.all("tbody tr")] if b.one(".chart") else []
-  assert "first finds blocks 9 / 20" in rows[0].replace("\n", " ")
+  assert "first live finds blocks 9 / 20" in rows[0].replace("\n", " ")
   assert "4, 1 step behind" in rows[1] and "1 of 1" in rows[1]
   assert "live" in rows[1]
   assert b.text(".chart .value") == "2"

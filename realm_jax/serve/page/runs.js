@@ -44,7 +44,7 @@ function row(run) {
   return h("tr", {},
     h("td", {}, box),
     h("th", { scope: "row" }, h("span", { class: `key ${colour(run.name)}`, "aria-hidden": "true" }), run.name,
-      isLive(run) ? h("span", { class: "tag" }, "live") : null),
+      isLive(run) ? [" ", h("span", { class: "tag" }, "live")] : null),
     h("td", {}, KINDS[run.kind] ?? ""),
     h("td", { class: "progress" },
       run.step === null ? "no checkpoint" : `${run.step.toLocaleString("en")}${run.num_steps ? ` / ${run.num_steps.toLocaleString("en")}` : ""}`,
