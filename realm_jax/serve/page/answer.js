@@ -20,8 +20,7 @@ function said(block, how) {
   const parts = [];
   if (how === "read") {
     parts.push(block.answer ? "reads here " : "reads nothing here");
-    if (block.answer) parts.push(h("q", {}, block.answer));
-    parts.push(" ", h("b", {}, percent(block.answer_p)));
+    if (block.answer) parts.push(h("q", {}, block.answer), " ", h("b", {}, percent(block.answer_p)));
   } else {
     parts.push("with it alone ", h("q", {}, block.answer), " ");
     parts.push(h("b", {}, percent(block.answer_p)));

@@ -67,7 +67,7 @@ export function chart(title, metric, unit, lines) {
     svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: sy(y), y2: sy(y) }),
     svg("text", { class: "tick", x: LEFT - 6, y: sy(y) + 3.5, "text-anchor": "end" }, figure(y)),
   ]);
-  const steps = ticks(x0, x1, 5).map((x) =>
+  const steps = ticks(x0, x1, 5).filter(Number.isInteger).map((x) =>
     svg("text", { class: "tick", x: sx(x), y: H - 6, "text-anchor": x === x0 ? "start" : "middle" }, x.toLocaleString("en")));
   const drawn = lines.map(({ colour, curve }) => {
     const at = curve.steps.map(sx);
@@ -133,19 +133,16 @@ export function chart(title, metric, unit, lines) {
   }, h("figcaption", {}, h("b", {}, title), h("span", { class: "quiet" }, metric), readout), picture);
 }
 
-// Which index version was searched since which step. segments: [{from, to, version, params_step, overlap}]
+// Which index version was searched since which step.
+// segments: [{from, to, version, params_step, overlap}]
 export function timeline(name, segments, colour) {
-  const end = segments.at(-1).to || 1;
-  const sx = (x) => (x / end) * 1000;
-  const parts = segments.flatMap(({ from, to, version, params_step: step, overlap }, i) => {
-    const wide = sx(to) - sx(from);
-    const kept = overlap === null || overlap === undefined ? "" : `, keeps ${Math.round(100 * overlap)} % of the best blocks`;
-    return [
-      svg("rect", { class: `span ${colour} ${i % 2 ? "odd" : "even"}`, x: sx(from), y: 0, width: Math.max(wide - 2, 1), height: 30, rx: 4 },
-        svg("title", {}, `version ${version}, searched from step ${from}, params of step ${step}${kept}`)),
-      wide > 34 ? svg("text", { class: "version", x: sx(from) + wide / 2, y: 20, "text-anchor": "middle" }, String(version)) : null,
-    ];
+  const parts = segments.map(({ from, to, version, params_step: step, overlap }) => {
+    const kept = typeof overlap === "number" ? `, keeps ${Math.round(100 * overlap)} % of the best blocks` : "";
+    const title = `version ${version}, searched from step ${from}, params of step ${step}${kept}`;
+    const part = h("span", { title }, h("span", {}, String(version)));
+    part.style.flexGrow = to - from;
+    return part;
   });
   const label = segments.map((s) => `version ${s.version} from step ${s.from}`).join(", ");
-  return svg("svg", { class: "timeline", viewBox: "0 0 1000 30", role: "img", "aria-label": `${name}: ${label}` }, ...parts);
+  return h("div", { class: `timeline ${colour}`, role: "img", "aria-label": `${name}: ${label}` }, parts);
 }
