@@ -22,6 +22,9 @@ _HOMES = {
   "save_pretrained": "pretrained",
   "to_torch_state": "models.convert",
   "open_qa": "pretrained",
+  "explain": "serve.explain",
+  "Explainer": "serve.explain",
+  "Explanation": "serve.explanation",
 }
 
 __all__ = list(_HOMES)

@@ -28,7 +28,8 @@ ALLOWED = {
   "pretrained": GROUND | {"data", "models", "retrieval"},
   "evals": GROUND | {"sharding", "data", "models", "retrieval", "train.state"},
   "serve": GROUND
-  | {"data", "models", "retrieval", "pretrained", "train.checkpoint"},
+  | {"data", "models", "retrieval", "pretrained"}
+  | {"train.checkpoint", "evals.curves"},
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.corpus",

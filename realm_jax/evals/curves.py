@@ -10,7 +10,7 @@ from typing import NamedTuple
 from realm_jax.config import InputError
 from realm_jax.evals import plots
 
-_SE = "_se"  # metric x_se holds the standard error of metric x
+SE = "_se"  # metric x_se holds the standard error of metric x
 
 
 class Panel(NamedTuple):
@@ -73,6 +73,11 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
     InputError: another line isn't a JSON object.
   """
   lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+  return parse_lines(lines, path)
+
+
+def parse_lines(lines: list[str], path: str | os.PathLike) -> list[dict]:
+  """read_metrics, of lines of the file at `path`."""
   rows = []
   for number, line in enumerate(lines, 1):
     try:
@@ -85,15 +90,15 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
 
 def draw_figures(rows: list[dict]) -> list[Figure]:
   """Draws every panel that one of the metrics belongs to."""
-  series = _series(rows)
+  series = find_series(rows)
   return [
     _figure(panel, names, series)
     for panel in PANELS
-    if (names := _names(panel, series))
+    if (names := find_names(panel, series))
   ]
 
 
-def _series(rows: list[dict]) -> dict[str, tuple[list, list]]:
+def find_series(rows: list[dict]) -> dict[str, tuple[list, list]]:
   """{metric: (steps, values)}, each metric at the steps that have it."""
   series: dict[str, tuple[list, list]] = {}
   for row in rows:
@@ -105,13 +110,13 @@ def _series(rows: list[dict]) -> dict[str, tuple[list, list]]:
   return series
 
 
-def _names(panel: Panel, series: Mapping) -> list[str]:
+def find_names(panel: Panel, series: Mapping) -> list[str]:
   """The panel's metrics; "dev/loss" is a loss."""
   return [
     name
     for name in series
     if re.fullmatch(panel.metrics, name.rpartition("/")[2])
-    and not name.endswith(_SE)
+    and not name.endswith(SE)
   ]
 
 
@@ -121,9 +126,9 @@ def _figure(panel: Panel, names: list[str], series: Mapping) -> Figure:
     x_label="step",
     y_label=panel.unit,
     errors={
-      name: series[name + _SE][1]
+      name: series[name + SE][1]
       for name in names
-      if series.get(name + _SE, ([],))[0] == series[name][0]
+      if series.get(name + SE, ([],))[0] == series[name][0]
     },
   )
   last = {name: series[name][1][-1] for name in names}

@@ -16,9 +16,9 @@ from flax import struct
 
 from realm_jax.models.objective import candidate_log_probs
 from realm_jax.retrieval import candidates
-from realm_jax.retrieval.open_qa import OpenQa, QaOutput
-from realm_jax.retrieval.realm import Realm
-from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch
+from realm_jax.retrieval.open_qa import QaOutput
+from realm_jax.retrieval.realm import Realm, RealmOutput
+from realm_jax.types import Array, BlockTokens, PretrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +108,6 @@ def reading(output: QaOutput) -> Reading:
   )
 
 
-@functools.partial(jax.jit, static_argnames=("open_qa", "beam"))
-def read(
-  open_qa: OpenQa,
-  params,
-  block_emb: Array,
-  tokens: BlockTokens,
-  question: Inputs,
-  beam: int,
-) -> Reading:
-  """Finds `beam` blocks for each question [B, Q] and reads the best."""
-  return reading(open_qa(params, block_emb, tokens, question, beam))
-
-
 @functools.partial(jax.jit, static_argnames="realm")
 def fill(
   realm: Realm,
@@ -139,17 +126,21 @@ def fill(
     output = realm.given(params, tokens, batch, null)
   else:
     output = realm(params, block_emb, tokens, batch)
-  log_probs = jax.nn.log_softmax(output.mlm_logits)  # [B, K, M, V]
-  weights = output.candidate_log_probs[..., None, None]
-  marginal = jax.nn.logsumexp(weights + log_probs, axis=1)  # [B, M, V]
-  specials = jnp.array(realm.retrieval.specials)
-  words = marginal.at[..., specials].set(-jnp.inf)
+  words = word_log_probs(output, realm.retrieval.specials)
   return Filling(
     block_ids=output.candidate_ids,
     log_probs=output.candidate_log_probs,
     token_ids=words.argmax(-1),
     score=(words.max(-1) * batch.mlm_mask).sum(-1),
   )
+
+
+def word_log_probs(output: RealmOutput, specials: Sequence[int]) -> Array:
+  """log p(y_m | x) of every wordpiece, [B, M, V]; special ones have -inf."""
+  log_probs = jax.nn.log_softmax(output.mlm_logits)  # [B, K, M, V]
+  weights = output.candidate_log_probs[..., None, None]
+  marginal = jax.nn.logsumexp(weights + log_probs, axis=1)  # [B, M, V]
+  return marginal.at[..., jnp.array(specials)].set(-jnp.inf)
 
 
 def span_of(

@@ -13,9 +13,11 @@ import numpy as np
 
 from realm_jax.config import InputError
 from realm_jax.data import features, fill_in
-from realm_jax.retrieval import candidates, evidence
+from realm_jax.retrieval import candidates, evidence, weighing
 from realm_jax.retrieval.evidence import Answer
+from realm_jax.retrieval.weighing import EachFilled, EachRead
 from realm_jax.serve.run import open_run
+from realm_jax.types import Inputs, PretrainBatch
 
 _SHOWN = 5  # blocks a run without a reader shows
 
@@ -52,7 +54,7 @@ class Predictor:
         " encoder fills in for [MASK]"
       )
     else:
-      self._answer = self._search
+      self._answer = self.find
       self.note = f"{self.run.workdir} has no reader: it only finds blocks"
 
   def answer(self, questions: Sequence[str]) -> list[Answer]:
@@ -61,9 +63,7 @@ class Predictor:
     Raises:
       InputError: an empty question, or a [MASK] that can't be filled in.
     """
-    for number, question in enumerate(questions, 1):
-      if not question.strip():
-        raise InputError(f"question {number} is empty: write some words")
+    check(questions)
     answers = []
     for first in range(0, len(questions), self._batch_size):
       batch = list(questions[first : first + self._batch_size])
@@ -73,41 +73,72 @@ class Predictor:
 
   def _read(self, questions: list[str]) -> list[Answer]:
     run = self.run
-    found = evidence.read(
-      run.open_qa,
-      run.params,
-      run.block_emb,
-      run.tokens,
-      self._queries(questions),
-      beam=min(run.config["reader_beam_size"], len(run.store)),
-    )
-    return evidence.read_answers(found, run.store, run.tokenizer)
+    reading = self.read(questions).reading
+    return evidence.read_answers(reading, run.store, run.tokenizer)
 
   def _fill(self, questions: list[str]) -> list[Answer]:
     run = self.run
-    texts = [self._masked(question) for question in questions]
-    batch = fill_in.fill_in_batch(
-      texts,
-      run.tokenizer,
-      query_len=run.config["query_len"],
-      max_masks=run.config["max_masks"],
-    )
-    filled = evidence.fill(
-      run.realm, run.params, run.block_emb, run.tokens, jax.device_put(batch)
-    )
+    batch = self.masked(questions)
+    filled = self.fill(batch).filling(batch.mlm_mask)
     num_masks = batch.mlm_mask.sum(-1).tolist()
     return evidence.fill_answers(filled, num_masks, run.store, run.tokenizer)
 
-  def _masked(self, question: str) -> str:
-    """The question as a text with a [MASK]; "" stays."""
+  def read(self, questions: Sequence[str]) -> EachRead:
+    """What a reader says of questions, as NumPy arrays; "" fills a batch."""
+    run = self.run
+    return jax.device_get(
+      weighing.read_each(
+        run.open_qa,
+        run.params,
+        run.block_emb,
+        run.tokens,
+        self.queries(questions),
+        beam=min(run.config["reader_beam_size"], len(run.store)),
+      )
+    )
+
+  def fill(self, batch: PretrainBatch) -> EachFilled:
+    """What an encoder fills into `masked` questions, as NumPy arrays."""
+    run = self.run
+    return jax.device_get(
+      weighing.fill_each(
+        run.realm, run.params, run.block_emb, run.tokens, jax.device_put(batch)
+      )
+    )
+
+  def masked(
+    self, questions: Sequence[str], num_masks: Sequence[int] | None = None
+  ) -> PretrainBatch:
+    """Questions as texts with masks to be filled in, as NumPy arrays.
+
+    Args:
+      questions: B of them; one without [MASK] is put into the run's template,
+        "" is left as it is.
+      num_masks: [B] how many masks the template's becomes; None: 1.
+
+    Raises:
+      InputError: see fill_in.fill_in_batch.
+    """
+    config = self.run.config
+    counts = num_masks or [1] * len(questions)
+    return fill_in.fill_in_batch(
+      [self._text(*pair) for pair in zip(questions, counts, strict=True)],
+      self.run.tokenizer,
+      query_len=config["query_len"],
+      max_masks=config["max_masks"],
+    )
+
+  def _text(self, question: str, num_masks: int) -> str:
     if not question or fill_in.MASK in question:
       return question
-    template = self.run.config["mask_template"]
+    masks = " ".join([fill_in.MASK] * num_masks)
+    template = self.run.config["mask_template"].replace(fill_in.MASK, masks)
     return template.replace("{question}", question)
 
-  def _search(self, questions: list[str]) -> list[Answer]:
+  def find(self, questions: Sequence[str]) -> list[Answer]:
+    """The blocks alone, with no answer; "" fills a batch."""
     run = self.run
-    query_emb = run.retrieval.embed_query(run.params, self._queries(questions))
+    query_emb = run.retrieval.embed_query(run.params, self.queries(questions))
     scores, ids = candidates.search(
       run.block_emb,
       query_emb,
@@ -120,8 +151,16 @@ class Predictor:
       for row in zip(np.asarray(ids), np.asarray(log_probs), strict=True)
     ]
 
-  def _queries(self, questions: list[str]):
+  def queries(self, questions: Sequence[str]) -> Inputs:
+    """Questions as the retriever reads them, [B, Q], on the device."""
     run = self.run
     ids = run.tokenizer.encode_batch(questions)
     query_len = run.config["query_len"]
     return jax.device_put(features.query_inputs(ids, query_len, run.tokenizer))
+
+
+def check(questions: Sequence[str]) -> None:
+  """Raises InputError where a question is empty."""
+  for number, question in enumerate(questions, 1):
+    if not question.strip():
+      raise InputError(f"question {number} is empty: write some words")

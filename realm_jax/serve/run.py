@@ -48,6 +48,7 @@ class Run:
     block_emb: [N, P] the newest index version, or the one asked for, on the
       device.
     index_version: its number; None: the run has none, it was made just now.
+    index_path: the version's directory, None likewise.
     retrieval: the search.
     realm: the pre-training model, None where the run has no encoder.
     open_qa: the reader's model, None where the run has no reader.
@@ -63,6 +64,7 @@ class Run:
   tokens: BlockTokens
   block_emb: jax.Array
   index_version: int | None
+  index_path: pathlib.Path | None
   retrieval: Retrieval
   realm: Realm | None
   open_qa: OpenQa | None
@@ -135,6 +137,7 @@ def open_run(workdir: str | pathlib.Path, index: str = "") -> Run:
     tokens=tokens,
     block_emb=_block_emb(version, retrieval, params, tokens, store),
     index_version=version and manifest.read(version)["version"],
+    index_path=version,
     retrieval=retrieval,
     realm=_realm(config, params, retrieval, tokenizer, store),
     open_qa=_open_qa(config, params, retrieval, tokenizer, store),

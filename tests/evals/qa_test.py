@@ -11,7 +11,7 @@ from realm_jax.config import InputError
 from realm_jax.data import features
 from realm_jax.data import qa as qa_files
 from realm_jax.evals import baselines, qa
-from realm_jax.retrieval import evidence
+from realm_jax.retrieval import weighing
 from realm_jax.retrieval.evidence import Answer
 from realm_jax.serve import predictor, run
 
@@ -45,9 +45,9 @@ def _read(opened, questions):
   """Blocks read [B, K], and block, start and end of each predicted span."""
   ids = opened.tokenizer.encode_batch([q.question for q in questions])
   inputs = features.query_inputs(ids, 24, opened.tokenizer)
-  found = evidence.read(
+  found = weighing.read_each(
     opened.open_qa, opened.params, opened.block_emb, opened.tokens, inputs, 3
-  )
+  ).reading
   rows = zip(
     *map(np.asarray, (found.block_ids, found.block, found.start, found.end)),
     strict=True,

@@ -39,7 +39,7 @@ def test_answers_are_cut_from_their_block(reader):
 def test_evidence_is_the_exact_search(reader):
   opened = reader.run
   for question, answer in zip(ASKED, reader.answer(ASKED), strict=True):
-    inputs = reader._queries([question])
+    inputs = reader.queries([question])
     query_emb = opened.retrieval.embed_query(opened.params, inputs)
     scores = np.asarray(opened.block_emb) @ np.asarray(query_emb)[0]
     best = np.argsort(-scores)[:3]
@@ -76,7 +76,7 @@ def test_a_pretrained_run_fills_in_masks(demo):
 
 
 def test_an_ict_run_only_finds_blocks(demo):
-  finder = predictor.Predictor(demo / "ict")
+  finder = predictor.Predictor(demo / "ict", batch_size=2)
   assert "only finds blocks" in finder.note
   (answer,) = finder.answer(["river of Africa"])
   assert answer.text == ""
