@@ -9,7 +9,7 @@ with its part. All axes are `Auto`: jit decides on the collectives.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -96,6 +96,24 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     AXES,
     axis_types=(AxisType.Auto,) * 3,
   )
+
+
+def planned_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+  """A mesh that need not be there; sizes as of mesh_sizes."""
+  return AbstractMesh(
+    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3
+  )
+
+
+def bytes_of(tree: Any, mesh: Mesh | AbstractMesh) -> int:
+  """What a device holds of a state whose leaves lie where RULES say."""
+  places = infer_shardings(tree, RULES, mesh)
+
+  def held(leaf, place):
+    ways = math.prod(mesh.shape[axis] for axis in place.spec if axis)
+    return leaf.size // ways * leaf.dtype.itemsize
+
+  return sum(jax.tree.leaves(jax.tree.map(held, tree, places)))
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:

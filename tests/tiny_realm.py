@@ -122,7 +122,9 @@ def qa_batch(tokens: BlockTokens, seed=2) -> QaBatch:
 
 
 @functools.cache
-def params(embedder: RealmConfig = EMBEDDER, sizes: RealmConfig = SIZES) -> dict:
+def params(
+  embedder: RealmConfig = EMBEDDER, sizes: RealmConfig = SIZES
+) -> dict:
   """Params of embedder, encoder and reader, no two numbers the same."""
   joint = np.zeros((1, L), np.int32)
   masks = np.zeros((1, M), np.int32)

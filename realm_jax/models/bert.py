@@ -73,9 +73,7 @@ class Embeddings(nn.Module):
       "position", c.max_position_embeddings
     )
     self.token_type_embeddings = self._table("token_type", c.type_vocab_size)
-    self.norm = layer_norm(
-      c.layer_norm_eps, None, precision.compute_type(c)
-    )
+    self.norm = layer_norm(c.layer_norm_eps, None, precision.compute_type(c))
     self.dropout = nn.Dropout(c.hidden_dropout_prob)
 
   def __call__(

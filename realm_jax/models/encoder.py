@@ -31,9 +31,7 @@ class MlmHead(nn.Module):
   def __call__(self, x: Array, word_table: Array) -> Array:
     """[..., D], [V, D] -> [..., V]."""
     c = self.config
-    dense = precision.Dense(
-      c.hidden_size, _identity_or_normal(c), name="dense"
-    )
+    dense = precision.Dense(c.hidden_size, _identity_or_normal(c), name="dense")
     x = bert.activation(c)(dense(x))
     norm = precision.layer_norm(
       c.layer_norm_eps, "norm", precision.compute_type(c)

@@ -273,7 +273,10 @@ class Inline(Refresher):
     block_emb = self.embedder.embed_all(params, self.tokens)
     seconds = time.monotonic() - began
     fresh = Fresh(
-      block_emb, int(index.version) + 1, step, versions.params_hash(fetch(params))
+      block_emb,
+      int(index.version) + 1,
+      step,
+      versions.params_hash(fetch(params)),
     )
     index, figures = self._swap(step, state, index, fresh, began)
     blocks = self.embedder.retrieval.num_blocks

@@ -231,6 +231,7 @@ def program(config: ConfigDict, corpus) -> Program:
       config.microbatches,
     ),
     args=(state, device.index(params), batch, tokens),
+    state_sizes=device.state_sizes(state),
     parts={**parts, **device.optimizer(state), **index},
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,

@@ -94,6 +94,7 @@ def program(config: ConfigDict, corpus) -> Program:
   return Program(
     step=step.make_ict_step(retrieval, tx, config.seed),
     args=(state, None, batch, None),
+    state_sizes=device.state_sizes(state),
     parts=parts,
     embed_all=None,
     refresh_every=0,

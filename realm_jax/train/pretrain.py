@@ -227,6 +227,7 @@ def program(config: ConfigDict, corpus) -> Program:
         realm, tx, config.seed, config.null_share, config.microbatches
       ),
       args=(state, None, batch, tokens),
+      state_sizes=device.state_sizes(state),
       parts={**read(1)[0], **device.optimizer(state)},
       embed_all=None,
       refresh_every=0,
@@ -256,6 +257,7 @@ def program(config: ConfigDict, corpus) -> Program:
       config.microbatches,
     ),
     args=(state, device.index(params), batch, tokens),
+    state_sizes=device.state_sizes(state),
     parts=parts,
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,
