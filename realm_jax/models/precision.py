@@ -89,8 +89,8 @@ def _mixed_backward(out, saved, g):
   del out
   x, kernel = saved
   g = g.astype(x.dtype)
-  last = tuple(range(x.ndim - 1, g.ndim))
-  dx = jnp.tensordot(g, kernel.astype(x.dtype), (last, range(1, kernel.ndim)))
+  out_axes = tuple(range(x.ndim - 1, g.ndim)), tuple(range(1, kernel.ndim))
+  dx = jnp.tensordot(g, kernel.astype(x.dtype), out_axes)
   rows = tuple(range(x.ndim - 1))
   dims = ((rows, rows), ((), ()))
   return dx, jax.lax.dot_general(

@@ -113,8 +113,16 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
 
 def compiled_memory(program: Program):
   """The compiler's memory analysis of the step; no array is allocated."""
-  step = jax.jit(program.step, donate_argnums=(0, 1))
-  return step.lower(*program.args).compile().memory_analysis()
+  return compiled(program).memory_analysis()
+
+
+def compiled(program: Program):
+  """The compiled step, the new state where the old one was."""
+  places = jax.tree.map(lambda x: x.sharding, program.args[0])
+  step = jax.jit(
+    program.step, donate_argnums=(0, 1), out_shardings=(places, None, None)
+  )
+  return step.lower(*program.args).compile()
 
 
 def parts(program: Program) -> dict[str, Cost]:

@@ -13,6 +13,7 @@ from realm_jax import sharding
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
+from realm_jax.plan import collectives
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
@@ -161,27 +162,16 @@ def test_state_stays_where_it_was():
   assert len(split) > 3 * 20  # matrices, and both of their moments
 
 
-def collectives(hlo):
-  """(kind, sizes of what it gives) of each collective of a program."""
-  kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-  found = []
-  for line in hlo.splitlines():
-    if match := re.search(rf" = (.*?) ({kinds})(-start)?\(", line):
-      dims = re.findall(r"\w+\[([\d,]*)\]", match[1])
-      sizes = [np.prod([int(n) for n in d.split(",") if n]) for d in dims]
-      found.append((match[2], sizes))
-  return found
-
-
 def test_what_crosses_the_mesh():
   """Weights and short lists: no scores, no index, no moments."""
-  passed = collectives(compiled("pretrain", MIXED, 2).as_text())
-  assert {kind for kind, _ in passed} >= {"all-gather", "all-reduce"}
+  program = compiled("pretrain", MIXED, 2)
+  passed = collectives.collectives(program.as_text())
+  assert {c.kind for c in passed} >= {"all-gather", "all-reduce"}
   state = arguments("pretrain", sharding.make_mesh(*ONE))[0]
   matrices = [x.size for x in jax.tree.leaves(state.params) if x.ndim > 1]
   found = tiny.B * tiny.K * tiny.C  # the candidates' tokens
-  assert max(max(sizes) for _, sizes in passed) <= max(*matrices, found) < ROWS
-  gathered = [max(sizes) for kind, sizes in passed if kind == "all-gather"]
+  assert max(max(c.sizes) for c in passed) <= max(*matrices, found) < ROWS
+  gathered = [max(c.sizes) for c in passed if c.kind == "all-gather"]
   wide = [size for size in gathered if size in matrices]
   # each matrix for the step, and the embedder's for the slice
   embedder = jax.tree.leaves(state.params["embedder"])
