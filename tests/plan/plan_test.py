@@ -44,6 +44,21 @@ def test_the_backward_pass_keeps_what_it_reads():
   assert 2 * 300 * 70 <= found / _F32 < 2.2 * 300 * 70
 
 
+def test_what_is_computed_again_is_not_kept():
+  def layer(x, w):
+    return jnp.tanh(jnp.exp(jnp.sin(x)) @ w)
+
+  def peak(layer):
+    def loss(ws, x):
+      for w in ws:
+        x = layer(x, w)
+      return x.sum()
+
+    return _peak(jax.grad(loss), [_array(7, 7)] * 5, _array(300, 7))
+
+  assert peak(jax.checkpoint(layer)) < 0.75 * peak(layer)
+
+
 def test_donated_results_take_no_memory():
   def function(x):
     return x * 2, x.sum()
