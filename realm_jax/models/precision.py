@@ -77,8 +77,7 @@ def affine(x: Array, kernel: Array, bias: Array, out=None) -> Array:
 def _mixed(out, x, kernel):
   """The product in x's type, its gradient for the kernel in the kernel's."""
   kernel = kernel.astype(x.dtype)
-  dims = (((x.ndim - 1,), (0,)), ((), ()))
-  return jax.lax.dot_general(x, kernel, dims, preferred_element_type=out)
+  return _product(x, kernel, ((x.ndim - 1,), (0,)), out)
 
 
 def _mixed_forward(out, x, kernel):
@@ -92,9 +91,15 @@ def _mixed_backward(out, saved, g):
   out_axes = tuple(range(x.ndim - 1, g.ndim)), tuple(range(1, kernel.ndim))
   dx = jnp.tensordot(g, kernel.astype(x.dtype), out_axes)
   rows = tuple(range(x.ndim - 1))
-  dims = ((rows, rows), ((), ()))
-  return dx, jax.lax.dot_general(
-    x, g, dims, preferred_element_type=kernel.dtype
+  return dx, _product(x, g, (rows, rows), kernel.dtype)
+
+
+def _product(a, b, summed, out):
+  """Of two of one type, in `out`, over the axes `summed` of either."""
+  if jax.default_backend() == "cpu":  # has products of one type alone
+    a, b = a.astype(out), b.astype(out)
+  return jax.lax.dot_general(
+    a, b, (summed, ((), ())), preferred_element_type=out
   )
 
 
