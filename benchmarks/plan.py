@@ -13,10 +13,8 @@ memory analysis, arguments + outputs - what they share + the rest; their ratio.
 
 import dataclasses
 import sys
-import types
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import finetune as finetune_config
 from configs import ict as ict_config
@@ -39,7 +37,7 @@ def planned_corpus(config, devices: int, num_blocks: int = _NUM_BLOCKS):
   return shapes.PlannedCorpus(
     tokenizer=shapes.Vocabulary(config.data.tokenizer.vocab_size),
     store=range(num_blocks),
-    mesh=types.SimpleNamespace(size=devices),
+    mesh=sharding.planned_mesh(sharding.mesh_sizes(devices, **config.mesh)),
     specials=Specials(0, 1, 2, 3),
   )
 
@@ -56,33 +54,18 @@ def compare(config, make, devices: int = 1) -> tuple[int, int]:
   program = make(config, corpus)
   says = sum(plan.memory(program).values())
   if devices > 1:
-    program = _on_mesh(program, config, make, corpus)
+    program = on_mesh(config, make, corpus)
   stats = plan.compiled_memory(program)
   takes = stats.argument_size_in_bytes + stats.output_size_in_bytes
   takes += stats.temp_size_in_bytes - stats.alias_size_in_bytes
   return says, takes
 
 
-def _on_mesh(program, config, make, corpus):
+def on_mesh(config, make, corpus):
   """The step of a real mesh, with the arguments where a run has them."""
-  mesh = sharding.make_mesh(corpus.mesh.size)
+  mesh = sharding.make_mesh(**corpus.mesh.shape)
   whole = make(config, dataclasses.replace(corpus, mesh=shapes.Whole(mesh)))
-  replicated = NamedSharding(mesh, PartitionSpec())
-  rows = NamedSharding(mesh, sharding.ROWS)
-
-  def place(tree, sharding):
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-    )
-
-  state, index, batch, tokens = whole.args
-  if index is not None:
-    index = place(index, replicated).replace(
-      block_emb=place(index.block_emb, rows), shadow=place(index.shadow, rows)
-    )
-  batch = place(batch, NamedSharding(mesh, sharding.BATCH))
-  args = place(state, replicated), index, batch, place(tokens, rows)
-  return dataclasses.replace(whole, args=args)
+  return dataclasses.replace(whole, args=shapes.on_mesh(whole.args, mesh))
 
 
 def main(size: str = "demo") -> None:

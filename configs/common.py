@@ -30,8 +30,13 @@ def get_common(size: str) -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # of parameters, dropout, shuffling and masking
   config.data = data(size)
-  config.mesh = ConfigDict()
-  config.mesh.data = -1  # devices on the data axis; -1: all there are
+  config.mesh = mesh()
+  # "bfloat16": of matrix products and what lies between them; params, their
+  # gradients and moments, softmax, norms and losses stay float32
+  config.compute_dtype = "float32"
+  # what the backward pass computes again rather than keeps: "none"; "full": of
+  # each layer all but its input; "dots": all but that and products with weights
+  config.remat = "none"
   config.embedder = model(size)
   config.encoder = model(size)
   if size != "base":
@@ -61,6 +66,15 @@ def get_common(size: str) -> ConfigDict:
   config.init = ConfigDict()
   config.init.embedder = ""  # workdir of the run whose embedder to start from
   config.init.encoder = ""  # the same for encoder or reader
+  return config
+
+
+def mesh() -> ConfigDict:
+  """Devices on each axis; -1, on one of them: all that are left."""
+  config = ConfigDict()
+  config.data = -1  # splits the batch
+  config.fsdp = 1  # splits the batch, and params and moments between uses
+  config.tensor = 1  # splits params, moments and the products with params
   return config
 
 

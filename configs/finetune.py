@@ -39,6 +39,9 @@ def get_config(size: str = "demo"):
     checkpoint_every=common.pick(size, smoke=3, demo=95, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
+  # parts of a batch that are computed one after the other: a step takes a
+  # part's memory, and gives the gradients of the whole
+  config.microbatches = 1
   config.fill.query = common.pick(size, smoke=0.95, demo=0.42, base=1.0)
   # blocks the retriever is scored on, and blocks the reader reads
   config.searcher_beam_size = common.pick(size, smoke=8, demo=16, base=5000)

@@ -26,7 +26,7 @@ def get_config(size: str = "demo"):
   # parts that a batch is embedded in, one after the other, each a second time
   # in the backward pass: the memory of one part, the negatives and the gradient
   # of the whole batch; 1: at once
-  config.num_parts = common.pick(size, smoke=1, demo=1, base=8)
+  config.microbatches = common.pick(size, smoke=1, demo=1, base=8)
   config.fill.query = common.pick(size, smoke=0.95, demo=0.87, base=1.0)
   config.mask_rate = 0.9  # share of the sentences removed from their block
   # whether blocks of one sentence take part, with their sentence in them; the

@@ -25,6 +25,9 @@ def get_config(size: str = "demo"):
     checkpoint_every=common.pick(size, smoke=3, demo=190, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
+  # parts of a batch that are computed one after the other: a step takes a
+  # part's memory, and gives the gradients of the whole
+  config.microbatches = 1
   # "retrieved": REALM. "own": warm start of the encoder, which reads the
   # block that its text comes from (configs/encoder.py)
   config.evidence = "retrieved"

@@ -16,7 +16,7 @@ from experiments import command
 
 _BLOCKS = flags.DEFINE_integer("blocks", 0, "blocks, without prepared data")
 _DEVICES = flags.DEFINE_integer(
-  "devices", 0, "of the mesh; 0: config.mesh.data, or those that are here"
+  "devices", 0, "of the mesh; 0: config.mesh's, or those that are here"
 )
 _MEMORY = flags.DEFINE_string(
   "device_memory", "", "bytes, such as 80GB; '': what the device tells"

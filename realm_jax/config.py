@@ -43,7 +43,13 @@ _ONLY = {
   "add_cross_attention": False,
   "pruned_heads": {},
 }
-_OURS = ("pooling", "query_mask_token", "init")
+_CHOICES = {
+  "pooling": ("cls", "mean"),
+  "init": ("normal", "words", "copy"),
+  "compute_dtype": ("float32", "bfloat16"),
+  "remat": ("none", "full", "dots"),
+}
+_OURS = ("pooling", "query_mask_token", "init", "compute_dtype", "remat")
 
 
 class InputError(ValueError):
@@ -71,6 +77,11 @@ class RealmConfig:
       words, from which a small embedder soon learns; "copy": an
       initialisation from which a small encoder soon learns to copy from its
       evidence.
+    compute_dtype: "float32", or "bfloat16": of matrix products and of what
+      lies between them (models/precision.py).
+    remat: what a training step computes again in its backward pass rather
+      than keep: "none", "full" (all but the layers' inputs) or "dots" (all
+      but these and the products with weights).
     extra: unknown keys with their values as JSON, kept and written back.
 
   Raises:
@@ -107,6 +118,8 @@ class RealmConfig:
   pooling: str = "cls"
   query_mask_token: bool = True
   init: str = "normal"
+  compute_dtype: str = "float32"
+  remat: str = "none"
   extra: tuple[tuple[str, str], ...] = ()
 
   def __init__(self, *, extra: tuple[tuple[str, str], ...] = (), **values: Any):
@@ -227,10 +240,8 @@ def _checked(name: str, value: Any) -> Any:
     _check_number(name, value, most=float("inf"), wanted="a number >= 0")
   if name == "hidden_act" and not callable(value):
     _one_of(name, value, ACTIVATIONS)
-  if name == "pooling":
-    _one_of(name, value, ("cls", "mean"))
-  if name == "init":
-    _one_of(name, value, ("normal", "words", "copy"))
+  if name in _CHOICES:
+    _one_of(name, value, _CHOICES[name])
   return value
 
 

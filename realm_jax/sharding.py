@@ -2,19 +2,20 @@
 
 The models never see a mesh. This module decides for them: a batch is split
 over `data` and `fsdp`, the rows of index and block store over every device,
-and a parameter goes where the first rule says whose pattern is in its path.
-All axes are `Auto`: jit decides on the collectives.
+and a parameter goes where the first rule says whose pattern is in its path. At
+its use it is whole along `fsdp` (`gather`); along `tensor` a device computes
+with its part. All axes are `Auto`: jit decides on the collectives.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from realm_jax.config import InputError
@@ -25,18 +26,46 @@ ROWS = P(AXES)
 
 Rules = Sequence[tuple[str, P]]
 
-# Wide matrices are split, all that is small is on every device. The moments of
-# the optimizer end in the path of their parameter, so they follow it.
+# Matrices are split, vectors are on every device. Of two products in a row the
+# first is split by its columns and the second by its rows, so that along
+# `tensor` they need one sum. The moments of the optimizer end in the path of
+# their parameter, so they follow it.
 RULES: Rules = (
   (r"word_embeddings/embedding$", P("tensor", "fsdp")),
-  (r"(qkv_kernel|intermediate/kernel)$", P("fsdp", "tensor")),
-  (r"(out|output)/kernel$", P("tensor", "fsdp")),
+  (r"/qkv_kernel$", P("fsdp", None, "tensor")),
+  (r"/intermediate/kernel$", P("fsdp", "tensor")),
+  (r"/(out|output)/kernel$", P("tensor", "fsdp")),
+  (r"/(kernel|embedding)$", P("fsdp")),
   (r"", P()),
 )
 
 
+def mesh_sizes(
+  count: int, data: int = -1, fsdp: int = 1, tensor: int = 1
+) -> dict[str, int]:
+  """The sizes of a mesh's axes, for `count` devices; see make_mesh.
+
+  Raises:
+    InputError: no sizes of a mesh, or one of more devices.
+  """
+  sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
+  given = math.prod(size for size in sizes.values() if size != -1)
+  rest = [name for name, size in sizes.items() if size == -1]
+  if len(rest) == 1 and given > 0 and count % given == 0:
+    sizes[rest[0]] = count // given
+  wanted = math.prod(sizes.values())
+  if min(sizes.values()) < 1 or wanted > count:
+    raise InputError(
+      f"config mesh: data={data}, fsdp={fsdp}, tensor={tensor}, and there are"
+      f" {count} devices: give sizes of that product; -1 is all that are left"
+    )
+  return sizes
+
+
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   """Makes the mesh over all devices of all processes.
+
+  One process can do with fewer devices; of several, each needs its part.
 
   Args:
     data: devices on the axis that splits the batch; -1 for all that are left.
@@ -45,33 +74,65 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
 
   Raises:
     InputError: the product is more than the number of devices, or less and
-      there are several processes: one of them would have none.
+      there are several processes; or two processes would share rows of a
+      batch.
   """
-  count = jax.device_count()
-  if data == -1:
-    data = max(count // (fsdp * tensor), 1)
-  sizes = (data, fsdp, tensor)
-  wanted = math.prod(sizes)
-  unused = jax.process_count() > 1 and wanted < count
-  if min(sizes) < 1 or wanted > count or unused:
+  count, processes = jax.device_count(), jax.process_count()
+  sizes = mesh_sizes(count, data, fsdp, tensor)
+  wanted = math.prod(sizes.values())
+  if processes > 1 and wanted < count:
     raise InputError(
-      f"config mesh: data={data}, fsdp={fsdp}, tensor={tensor} wants"
-      f" {wanted} devices, and there are {count}: -1 takes them all"
+      f"config mesh: data={data}, fsdp={fsdp}, tensor={tensor} wants {wanted}"
+      f" devices, and {processes} processes have {count}: take them all"
+    )
+  if sizes["data"] * sizes["fsdp"] % processes:
+    raise InputError(
+      f"config mesh.tensor={tensor}: the {processes} processes would share rows"
+      f" of a batch: take a divisor of the {count // processes} devices of each"
     )
   devices = np.asarray(jax.devices()[:wanted])
-  return Mesh(devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+  return Mesh(
+    devices.reshape(tuple(sizes.values())),
+    AXES,
+    axis_types=(AxisType.Auto,) * 3,
+  )
 
 
-def infer_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
+def planned_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+  """A mesh that need not be there; sizes as of mesh_sizes."""
+  return AbstractMesh(
+    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3
+  )
+
+
+def bytes_of(tree: Any, mesh: Mesh | AbstractMesh) -> int:
+  """What a device holds of a state whose leaves lie where RULES say."""
+  places = infer_shardings(tree, RULES, mesh)
+
+  def held(leaf, place):
+    ways = math.prod(mesh.shape[axis] for axis in place.spec if axis)
+    return leaf.size // ways * leaf.dtype.itemsize
+
+  return sum(jax.tree.leaves(jax.tree.map(held, tree, places)))
+
+
+def batch_ways(mesh: Mesh | AbstractMesh) -> int:
+  """Over how many devices the rows of a batch are split."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def infer_shardings(
+  shapes: Any, rules: Rules, mesh: Mesh | AbstractMesh
+) -> Any:
   """Gives every leaf the spec of the first rule whose pattern is in its path.
 
   Args:
     shapes: pytree of arrays or ShapeDtypeStructs.
     rules: (regex, PartitionSpec) pairs; paths are "params/embedder/...".
-    mesh: the mesh of the specs.
+    mesh: the mesh of the specs; its sizes are enough.
 
   Returns:
-    A pytree of NamedShardings. A dimension that its axes do not divide is
+    A pytree of NamedShardings. A dimension that its axis does not divide is
     left whole, and so is every scalar.
 
   Raises:
@@ -88,6 +149,36 @@ def infer_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
   return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
+def gather(
+  params: Any, mesh: Mesh | None, along: Sequence[str] = ("fsdp",)
+) -> Any:
+  """The params as they are computed with: whole along some axes of the mesh.
+
+  For use inside jit; what becomes of the gradients is the compiler's.
+  """
+  if mesh is None or all(mesh.shape[axis] == 1 for axis in along):
+    return params
+  rules = [
+    (name, P(*(None if axis in along else axis for axis in spec)))
+    for name, spec in RULES
+  ]
+  return jax.lax.with_sharding_constraint(
+    params, infer_shardings(params, rules, mesh)
+  )
+
+
+def split_rows(tree: Any, mesh: Mesh | None) -> Any:
+  """Has the rows [B, ...] of arrays inside jit split as a batch's are.
+
+  Those of a batch that the devices do not divide, such as one question's, stay
+  as they are.
+  """
+  rows = jax.tree.leaves(tree)[0].shape[0]
+  if mesh is None or mesh.size == 1 or rows % batch_ways(mesh):
+    return tree
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
   """Puts the rows that this process read on the mesh, split over the batch.
 
@@ -101,7 +192,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
   Raises:
     InputError: the devices do not divide the batch.
   """
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  ways = batch_ways(mesh)
   rows = jax.tree.leaves(batch)[0].shape[0] * jax.process_count()
   if rows % ways:
     raise InputError(
@@ -123,11 +214,21 @@ def shard_whole_batch(batch: Any, mesh: Mesh) -> Any:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
   """Puts a copy of every leaf on every device; the same in every process."""
-  sharding = NamedSharding(mesh, P())
+  return _place(tree, jax.tree.map(lambda _: NamedSharding(mesh, P()), tree))
+
+
+def shard_state(state: Any, mesh: Mesh) -> Any:
+  """Puts params and moments where RULES say; the same in every process."""
+  return _place(state, infer_shardings(state, RULES, mesh))
+
+
+def _place(tree: Any, shardings: Any) -> Any:
   if jax.process_count() == 1:
-    return jax.device_put(tree, sharding)
+    return jax.device_put(tree, shardings)
   # device_put would first send every leaf around to compare it
-  return jax.tree.map(lambda x: _from_host(np.asarray(x), sharding), tree)
+  return jax.tree.map(
+    lambda x, sharding: _from_host(np.asarray(x), sharding), tree, shardings
+  )
 
 
 def fetch(tree: Any) -> Any:
@@ -197,11 +298,12 @@ def _from_host(array: Any, sharding: NamedSharding) -> jax.Array:
   )
 
 
-def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
-  """The spec cut to the array's rank, less the axes that do not divide."""
-  return P(
-    *(
-      axis if axis and size % mesh.shape[axis] == 0 else None
-      for size, axis in zip(shape, spec, strict=False)
-    )
-  )
+def _fit(spec: P, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+  """The spec cut to the array's rank, less the axes that do not divide it or
+  have one device."""
+  axes = [
+    axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0
+    else None
+    for size, axis in zip(shape, spec, strict=False)
+  ]  # fmt: skip
+  return P(*axes) if any(axes) else P()

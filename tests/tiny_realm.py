@@ -122,14 +122,16 @@ def qa_batch(tokens: BlockTokens, seed=2) -> QaBatch:
 
 
 @functools.cache
-def params() -> dict:
+def params(
+  embedder: RealmConfig = EMBEDDER, sizes: RealmConfig = SIZES
+) -> dict:
   """Params of embedder, encoder and reader, no two numbers the same."""
   joint = np.zeros((1, L), np.int32)
   masks = np.zeros((1, M), np.int32)
   inputs = bert.make_inputs(joint)
-  encoder, reader = RealmKnowledgeAugEncoder(SIZES), RealmReader(SIZES)
+  encoder, reader = RealmKnowledgeAugEncoder(sizes), RealmReader(sizes)
   shapes = {
-    "embedder": _shapes(RealmEmbedder(EMBEDDER), joint),
+    "embedder": _shapes(RealmEmbedder(embedder), joint),
     "encoder": _shapes(encoder, inputs, masks, method="mlm_logits"),
     "reader": _shapes(reader, inputs, joint, joint, method="span_logits"),
   }

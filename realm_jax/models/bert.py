@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
+from realm_jax.models import precision
+from realm_jax.models.precision import Dense, layer_norm
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs
 
@@ -54,11 +56,6 @@ def embedding_init(config: RealmConfig, table: str):
   return nn.initializers.normal(std) if std else kernel_init(config)
 
 
-def layer_norm(eps: float, name: str) -> nn.LayerNorm:
-  """LayerNorm as torch computes it (two-pass variance)."""
-  return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
-
-
 class Embeddings(nn.Module):
   """Sum of word, position and segment embeddings, normalised."""
 
@@ -76,7 +73,7 @@ class Embeddings(nn.Module):
       "position", c.max_position_embeddings
     )
     self.token_type_embeddings = self._table("token_type", c.type_vocab_size)
-    self.norm = nn.LayerNorm(epsilon=c.layer_norm_eps, use_fast_variance=False)
+    self.norm = layer_norm(c.layer_norm_eps, None, precision.compute_type(c))
     self.dropout = nn.Dropout(c.hidden_dropout_prob)
 
   def __call__(
@@ -97,7 +94,8 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention; queries at `x_read`, keys and values at `x`."""
+  """Multi-head self-attention: keys and values at `x`, queries there as well
+  or at `x_read`."""
 
   config: RealmConfig
   layer: int
@@ -106,34 +104,37 @@ class Attention(nn.Module):
   def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
     """Returns the mixed values [R, T', D] and the weights [R, H, T', T].
 
-    With a layout, x is [G, S, D], and so are x_read and the values if x is
-    read itself.
+    With a layout, x is [G, S, D], and so are the values without x_read.
     """
     c = self.config
-    spread = layout.unpack if layout else lambda x: x
     d, heads = c.hidden_size, c.num_attention_heads
-    kernel = self.param("qkv_kernel", self._qkv_init, (d, 3 * d))
-    offset = self.param("qkv_bias", nn.initializers.zeros, (3 * d,))
-    if x_read is x:
-      q, k, v = jnp.split(spread(x @ kernel + offset), 3, axis=-1)  # [R, T, D]
+    # an axis of its own for the three, so that a mesh can split their heads
+    kernel = self.param("qkv_kernel", self._qkv_init, (d, 3, d))
+    offset = self.param("qkv_bias", nn.initializers.zeros, (3, d))
+
+    def project(x, which, spread=lambda x: x):
+      y = spread(precision.affine(x, kernel[:, which], offset[which]))
+      y = y.reshape(*y.shape[:-1], heads, d // heads)  # [R, T, 1-3, H, D/H]
+      return (y[:, :, i] for i in range(y.shape[2]))
+
+    spread = layout.unpack if layout else lambda x: x
+    if x_read is None:
+      q, k, v = project(x, slice(3), spread)
     else:
-      q = x_read @ kernel[:, :d] + offset[:d]  # [R, M, D]
-      k, v = jnp.split(spread(x @ kernel[:, d:] + offset[d:]), 2, axis=-1)
-    q, k, v = (
-      t.reshape(*t.shape[:2], heads, d // heads) for t in (q, k, v)
-    )  # [R, T, H, D/H]
+      (q,) = project(x_read, slice(1))
+      k, v = project(x, slice(1, 3), spread)
     scores = jnp.einsum("rqhd,rkhd->rhqk", q * (d // heads) ** -0.5, k)
-    weights = jax.nn.softmax(scores + bias, axis=-1)  # [R, H, T', T]
+    weights = jax.nn.softmax(precision.precise(scores) + bias, axis=-1)
     dropped = nn.Dropout(c.attention_probs_dropout_prob)(
       weights, deterministic=deterministic
     )
     if head_mask is not None:
       dropped = dropped * head_mask  # [R or 1, H, T' or 1, T or 1]
-    mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped, v)
+    mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped.astype(v.dtype), v)
     mixed = mixed.reshape(*mixed.shape[:2], d)
-    if layout and x_read is x:
+    if layout and x_read is None:
       mixed = layout.pack(mixed)
-    out = nn.Dense(d, kernel_init=self._out_init, name="out")
+    out = Dense(d, self._out_init, name="out")
     return out(mixed), dropped
 
   def _copy_matrix(self, shape, dtype):
@@ -146,7 +147,7 @@ class Attention(nn.Module):
     if self.config.init != "copy":
       return kernel
     d = shape[0]
-    return kernel.at[:, 2 * d :].set(self._copy_matrix((d, d), dtype))
+    return kernel.at[:, 2].set(self._copy_matrix((d, d), dtype))
 
   def _out_init(self, rng, shape, dtype=jnp.float32):
     if self.config.init != "copy":
@@ -164,17 +165,32 @@ class Layer(nn.Module):
   def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
     c = self.config
     drop = nn.Dropout(c.hidden_dropout_prob)
-    dense = functools.partial(nn.Dense, kernel_init=kernel_init(c))
+    dtype = precision.compute_type(c)
     mixed, weights = Attention(c, self.layer, name="attention")(
       x, x_read, bias, head_mask, layout, deterministic
     )
-    x = x_read + drop(mixed, deterministic=deterministic)
-    x = layer_norm(c.layer_norm_eps, "attention_norm")(x)
-    hidden = dense(c.intermediate_size, name="intermediate")(x)
+    x = x if x_read is None else x_read
+    x = x + drop(mixed, deterministic=deterministic)
+    x = layer_norm(c.layer_norm_eps, "attention_norm", dtype)(x)
+    init = kernel_init(c)
+    hidden = Dense(c.intermediate_size, init, name="intermediate")(x)
     hidden = activation(c)(hidden)
-    hidden = dense(c.hidden_size, name="output")(hidden)
+    hidden = Dense(c.hidden_size, init, name="output")(hidden)
     x = x + drop(hidden, deterministic=deterministic)
-    return layer_norm(c.layer_norm_eps, "output_norm")(x), weights
+    return layer_norm(c.layer_norm_eps, "output_norm", dtype)(x), weights
+
+
+# What the backward pass finds of a layer: all of it; its input alone; its input
+# and the products with weights.
+_recomputed = functools.partial(nn.remat, static_argnums=6)
+_REMAT = {
+  "none": lambda layer: layer,
+  "full": _recomputed,
+  "dots": functools.partial(
+    _recomputed,
+    policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  ),
+}
 
 
 class Bert(nn.Module):
@@ -188,8 +204,9 @@ class Bert(nn.Module):
 
   def setup(self):
     self.embeddings = Embeddings(self.config)
+    layer = _REMAT[self.config.remat](Layer)
     self.layers = [
-      Layer(self.config, i) for i in range(self.config.num_hidden_layers)
+      layer(self.config, i) for i in range(self.config.num_hidden_layers)
     ]
 
   def __call__(
@@ -222,11 +239,11 @@ class Bert(nn.Module):
     if layout:
       inputs = inputs.replace(attention_mask=layout.mask)
     x = self.embed(inputs, inputs_embeds, layout, deterministic)
-    bias = attention_bias(inputs.attention_mask, x.dtype)
+    bias = attention_bias(inputs.attention_mask, precision.precise(x).dtype)
     head_mask = all_head_masks(head_mask, self.config)
     states, attentions = [x], []
     for i, layer in enumerate(self.layers):
-      x_read = x
+      x_read = None
       if read_positions is not None and i == len(self.layers) - 1:
         padded = layout.unpack(x) if layout else x
         x_read = jnp.take_along_axis(padded, read_positions[..., None], axis=1)

@@ -25,13 +25,15 @@ State = dict[str, np.ndarray]  # reference name -> array
 # How one array of ours is made of the reference's, and taken apart again.
 _IN = {
   "same": lambda parts: parts[0],
-  "kernel": lambda parts: np.concatenate([p.T for p in parts], axis=1),
-  "bias": np.concatenate,
+  "kernel": lambda parts: parts[0].T,
+  "kernels": lambda parts: np.stack([p.T for p in parts], axis=1),
+  "biases": np.stack,
 }
 _OUT = {
   "same": lambda value, n: [value],
-  "kernel": lambda value, n: [p.T for p in np.split(value, n, axis=1)],
-  "bias": np.split,
+  "kernel": lambda value, n: [value.T],
+  "kernels": lambda value, n: [value[:, i].T for i in range(n)],
+  "biases": lambda value, n: list(value),
 }
 
 
@@ -181,8 +183,8 @@ def _bert(num_layers):
     theirs, ours = f"realm.encoder.layer.{i}", f"realm/layers_{i}"
     qkv = [f"{theirs}.attention.self.{n}" for n in ("query", "key", "value")]
     at = f"{ours}/attention"
-    yield [f"{n}.weight" for n in qkv], f"{at}/qkv_kernel", "kernel"
-    yield [f"{n}.bias" for n in qkv], f"{at}/qkv_bias", "bias"
+    yield [f"{n}.weight" for n in qkv], f"{at}/qkv_kernel", "kernels"
+    yield [f"{n}.bias" for n in qkv], f"{at}/qkv_bias", "biases"
     yield from _dense(f"{theirs}.attention.output.dense", f"{at}/out")
     yield from _norm(
       f"{theirs}.attention.output.LayerNorm", f"{ours}/attention_norm"
@@ -194,7 +196,7 @@ def _bert(num_layers):
 
 def _dense(theirs, ours):
   yield [f"{theirs}.weight"], f"{ours}/kernel", "kernel"
-  yield [f"{theirs}.bias"], f"{ours}/bias", "bias"
+  yield [f"{theirs}.bias"], f"{ours}/bias", "same"
 
 
 def _norm(theirs, ours):

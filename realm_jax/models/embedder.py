@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
-from realm_jax.models import arguments, bert
+from realm_jax.models import arguments, bert, precision
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, RealmEmbedderOutput, RealmScorerOutput
 
@@ -82,12 +82,12 @@ class RealmEmbedder(nn.Module):
       layout=layout,
       deterministic=deterministic,
     )
-    dense = nn.Dense(
-      c.retriever_proj_size, kernel_init=bert.kernel_init(c), name="dense"
+    dense = precision.Dense(
+      c.retriever_proj_size, bert.kernel_init(c), jnp.float32, name="dense"
     )
     mask = layout.mask if layout else inputs.attention_mask
     projected = dense(self._pool(x, mask))  # [R, P]
-    projected = bert.layer_norm(c.layer_norm_eps, "norm")(projected)
+    projected = precision.layer_norm(c.layer_norm_eps, "norm")(projected)
     projected = nn.Dropout(c.hidden_dropout_prob)(
       projected, deterministic=deterministic
     )
@@ -101,12 +101,12 @@ class RealmEmbedder(nn.Module):
   def _pool(self, x, attention_mask):
     """[R, T, D] -> [R, D]."""
     if self.config.pooling == "mean":
-      mask = attention_mask[..., None].astype(x.dtype)
-      return (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
-    dense = nn.Dense(
-      self.config.hidden_size,
-      kernel_init=bert.kernel_init(self.config),
-      name="pooler",
+      total = precision.precise(x)
+      mask = attention_mask[..., None].astype(total.dtype)
+      mean = (total * mask).sum(1) / jnp.maximum(mask.sum(1), 1)
+      return mean.astype(x.dtype)
+    dense = precision.Dense(
+      self.config.hidden_size, bert.kernel_init(self.config), name="pooler"
     )
     return jnp.tanh(dense(x[:, 0]))
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
-from realm_jax.models import arguments, bert, objective
+from realm_jax.models import arguments, bert, objective, precision
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs, RealmEncoderOutput
 
@@ -31,13 +31,13 @@ class MlmHead(nn.Module):
   def __call__(self, x: Array, word_table: Array) -> Array:
     """[..., D], [V, D] -> [..., V]."""
     c = self.config
-    dense = nn.Dense(
-      c.hidden_size, kernel_init=_identity_or_normal(c), name="dense"
-    )
+    dense = precision.Dense(c.hidden_size, _identity_or_normal(c), name="dense")
     x = bert.activation(c)(dense(x))
-    x = bert.layer_norm(c.layer_norm_eps, "norm")(x)
+    norm = precision.layer_norm(
+      c.layer_norm_eps, "norm", precision.compute_type(c)
+    )
     bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-    return x @ word_table.T + bias
+    return precision.affine(norm(x), word_table.T, bias, jnp.float32)
 
 
 class RealmKnowledgeAugEncoder(nn.Module):

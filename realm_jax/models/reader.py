@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realm_jax.config import InputError, RealmConfig
-from realm_jax.models import arguments, bert, objective
+from realm_jax.models import arguments, bert, objective, precision
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs, RealmReaderOutput
 
@@ -37,14 +37,16 @@ class SpanHead(nn.Module):
     """
     c = self.config
     init = bert.kernel_init(c)
-    dense = nn.Dense(
-      2 * c.span_hidden_size, kernel_init=init, name="dense_intermediate"
+    dense = precision.Dense(
+      2 * c.span_hidden_size, init, name="dense_intermediate"
     )
     start, end = jnp.split(dense(x), 2, axis=-1)  # [R, T, span_hidden]
     starts, ends = span_candidates(x.shape[1], c.max_span_width)
     hidden = nn.relu(start[:, starts] + end[:, ends])  # [R, S, span_hidden]
-    hidden = bert.layer_norm(c.reader_layer_norm_eps, "norm")(hidden)
-    logits = nn.Dense(1, kernel_init=init, name="dense_output")(hidden)[..., 0]
+    dtype = precision.compute_type(c)
+    norm = precision.layer_norm(c.reader_layer_norm_eps, "norm", dtype)
+    output = precision.Dense(1, init, jnp.float32, name="dense_output")
+    logits = output(norm(hidden))[..., 0]
     inside = (block_mask[:, starts] > 0) & (block_mask[:, ends] > 0)
     lowest = jnp.finfo(logits.dtype).min
     return logits + jnp.where(inside, 0.0, lowest)

@@ -80,11 +80,11 @@ def _move(x, there, back):
 
   No two tokens move to one place, so that the gradient is a gather as well.
   """
-  flat = x.reshape(*x.shape[:2], -1)
-  moved = jnp.take_along_axis(
-    flat, there[..., None], axis=1, mode="fill", fill_value=0
-  )
-  return moved.reshape(*there.shape, *x.shape[2:])
+
+  def move(x, there):  # of a group
+    return x.at[there].get(mode="fill", fill_value=0)
+
+  return jax.vmap(move)(x, there)
 
 
 def _move_forward(x, there, back):

@@ -2,7 +2,7 @@
 
 A `Program` describes what one device runs, by shapes; nothing is allocated. On
 a mesh a device has its share of the batch, the index and the block tokens, and
-all of the params, which are on every device.
+of the params and their moments what its sharding says.
 """
 
 import dataclasses
@@ -17,14 +17,18 @@ from realm_jax.plan.cost import Cost
 
 # Part of the memory -> what makes it smaller.
 _MENDS = {
-  "params": "a smaller hidden_size, or fewer layers",
-  "optimizer moments": "a smaller hidden_size, or fewer layers",
+  "params": "a larger mesh.fsdp, or a smaller hidden_size",
+  "optimizer moments": "a larger mesh.fsdp, or a smaller hidden_size",
+  "gathered params": "a larger mesh.tensor, or a smaller hidden_size",
   "gradients": "a smaller hidden_size, or fewer layers",
   "index": "more devices",
   "double buffer": "more devices, or --config.refresh.mode=inline",
   "block tokens": "more devices, or a smaller block_len",
   "batch": "a smaller train.batch_size, or more devices",
-  "activations": "a smaller train.batch_size{more}, or more devices",
+  "activations": (
+    "more microbatches, remat=full, a smaller train.batch_size{more}, or more"
+    " devices"
+  ),
   "logits": "a smaller train.batch_size{more}, or more devices",
 }
 
@@ -49,6 +53,8 @@ class Program:
   Attributes:
     step: step(state, index, batch, tokens), the first two donated.
     args: its arguments, as ShapeDtypeStructs of what a device holds.
+    state_sizes: bytes of a device's "params", "optimizer moments", and, where
+      the params are split between uses, "gathered params".
     parts: name -> part of the step, in its order.
     embed_all: embeds a device's share of the corpus; None without an index.
     refresh_every: steps between two versions; 0 for never.
@@ -60,6 +66,7 @@ class Program:
 
   step: Callable
   args: tuple
+  state_sizes: dict[str, int]
   parts: dict[str, Part]
   embed_all: Part | None
   refresh_every: int
@@ -88,13 +95,13 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
   gradients = _bytes(v for v in live if v.shape in wide)
   # a mesh sums them over its devices into arrays of their own, half
   # as large as the optimizer's two moments
-  summed = _tree_bytes(state.opt_state) // 2 if program.devices > 1 else 0
+  moments = program.state_sizes["optimizer moments"]
+  summed = moments // 2 if program.devices > 1 else 0
   buffer = None
   if index is not None and index.shadow is not None:
     buffer = (index.shadow, index.shadow_params)
   return {
-    "params": _tree_bytes(state.params),
-    "optimizer moments": _tree_bytes(state.opt_state),
+    **program.state_sizes,
     "index": _tree_bytes(index) - _tree_bytes(buffer),
     "double buffer": _tree_bytes(buffer),
     "block tokens": _tree_bytes(tokens),
@@ -107,8 +114,16 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
 
 def compiled_memory(program: Program):
   """The compiler's memory analysis of the step; no array is allocated."""
-  step = jax.jit(program.step, donate_argnums=(0, 1))
-  return step.lower(*program.args).compile().memory_analysis()
+  return compiled(program).memory_analysis()
+
+
+def compiled(program: Program):
+  """The compiled step, the new state where the old one was."""
+  places = jax.tree.map(lambda x: x.sharding, program.args[0])
+  step = jax.jit(
+    program.step, donate_argnums=(0, 1), out_shardings=(places, None, None)
+  )
+  return step.lower(*program.args).compile()
 
 
 def parts(program: Program) -> dict[str, Cost]:

@@ -12,6 +12,7 @@ from jax.extend import core
 
 _CALLS = ("jit pjit closed_call core_call checkpoint remat2 custom_jvp_call"
           " custom_vjp_call custom_vjp_call_jaxpr").split()  # fmt: skip
+_AGAIN = ("checkpoint", "remat2")  # of these calls: what is computed anew
 _VIEWS = ("reshape broadcast_in_dim squeeze expand_dims convert_element_type"
           " transpose slice split rev iota copy copy_p stop_gradient"
           " bitcast_convert_type optimization_barrier random_wrap"
@@ -110,6 +111,14 @@ def flatten(jaxpr: core.Jaxpr) -> Traced:
 
   ops = []
 
+  def again(value, scope):
+    """A view that nothing else is a view of: what is computed of it is not what
+    was computed of the value before."""
+    view = value._replace(number=next(numbers))
+    params = {"number": view.number}
+    ops.append(Op("optimization_barrier", params, [value], [view], scope))
+    return view
+
   def walk(jaxpr, env, scope):
     env.update((v, new(v)) for v in jaxpr.constvars if v not in env)
 
@@ -121,6 +130,8 @@ def flatten(jaxpr: core.Jaxpr) -> Traced:
       inner = f"{scope}/{eqn.source_info.name_stack}"
       if eqn.primitive.name in _CALLS:
         called = next(p for p in map(_program, eqn.params.values()) if p)
+        if eqn.primitive.name in _AGAIN:
+          reads = [v and again(v, inner) for v in reads]
         # a literal that is passed on takes no memory
         given = dict(zip(called.invars, reads, strict=True))
         results = walk(called, given, inner)

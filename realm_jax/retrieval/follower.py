@@ -20,6 +20,7 @@ from realm_jax.retrieval import manifest as manifests
 from realm_jax.retrieval.contract import TooOld
 from realm_jax.retrieval.loading import Loading
 from realm_jax.retrieval.refresher import Fresh, Refresher
+from realm_jax.sharding import fetch
 
 _LOOK_SECONDS = 0.05  # between two looks of a trainer that waits
 _SAY_SECONDS = 30.0  # between two lines about that
@@ -217,7 +218,7 @@ class Follower(Refresher):
     made = {
       **self.manifest,
       "params_step": step,
-      "params_hash": versions.params_hash(params),
+      "params_hash": versions.params_hash(fetch(params)),
       "seconds": time.monotonic() - began,
     }
     num_rows = self.embedder.retrieval.num_blocks

@@ -81,7 +81,7 @@ class OpenQa:
     query_emb = self.retrieval.embed_query(params, question, rngs[0])
     _, ids = self.retrieval.search(block_emb, query_emb, beam)
     if self.embed_found:
-      found = candidates.gather_blocks(tokens, ids)
+      found = self.retrieval.gather_blocks(tokens, ids)
       found_emb = self.retrieval.embed_blocks(
         params, found, rngs[1], self.retrieval.fill.block
       )
@@ -123,7 +123,7 @@ class OpenQa:
     k = min(self.reader.config.reader_beam_size, ids.shape[1])
     return candidates.join(
       question,
-      candidates.gather_blocks(tokens, ids[:, :k]),
+      self.retrieval.gather_blocks(tokens, ids[:, :k]),
       self.joint_len,
       self.retrieval.specials,
       self.contiguous,
@@ -156,7 +156,7 @@ class OpenQa:
     A block "has the answer" if it stands anywhere in its body; a span is gold
     if it is one, within what the reader sees (original: reader_inputs op).
     """
-    found = candidates.gather_blocks(tokens, output.block_ids)
+    found = self.retrieval.gather_blocks(tokens, output.block_ids)
     ids, mask = candidates.body(found, found.token_ids.shape[-1])
     hits, _ = candidates.find_answers(
       ids, mask, batch.answer_ids, batch.answer_lens

@@ -101,7 +101,7 @@ class Realm:
 
   def _weigh(self, params, tokens, batch, query_emb, ids, rngs):
     """Section 3 of the paper, from candidates to log p(y | x)."""
-    blocks = candidates.gather_blocks(tokens, ids)  # [B, K, C-3]
+    blocks = self.retrieval.gather_blocks(tokens, ids)  # [B, K, C-3]
     candidate_emb = self.retrieval.embed_candidates(params, blocks, rngs[0])
     score = self.retrieval.relevance_score(query_emb, candidate_emb)  # [B, K]
     log_probs = objective.candidate_log_probs(score)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from realm_jax import sharding
 from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import Array, BlockTokens
 
@@ -82,6 +83,7 @@ class BlockEmbedder:
       ),
       tokens,
     )
+    params = sharding.gather(params, self.retrieval.mesh, ("fsdp", "tensor"))
     emb = self.retrieval.embed_blocks({"embedder": params}, rows)
     new = jax.lax.dynamic_update_slice_in_dim(
       view(out), emb.astype(out.dtype), start, axis=1
@@ -134,5 +136,5 @@ def _embed_slice(embedder, params, tokens, out, i):
 
 def empty_rows(num_rows, size, dtype, like):
   """Zeros [N, P] with the rows where those of `like` [N] are."""
-  sharding = getattr(like, "sharding", None)
-  return jnp.zeros((num_rows, size), dtype, device=sharding)
+  place = getattr(like, "sharding", None)
+  return jnp.zeros((num_rows, size), dtype, device=place)

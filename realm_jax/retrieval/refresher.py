@@ -96,7 +96,7 @@ class Refresher:
     began = time.monotonic()
     block_emb = self.embedder.embed_all(params["embedder"], self.tokens)
     index = self._index(block_emb, params, params_step)
-    params_hash = versions.params_hash(params["embedder"])
+    params_hash = versions.params_hash(fetch(params["embedder"]))
     self._publish(index, params_hash, time.monotonic() - began)
     return index
 
@@ -297,7 +297,7 @@ class Inline(Refresher):
       block_emb,
       int(index.version) + 1,
       step,
-      versions.params_hash(params),
+      versions.params_hash(fetch(params)),
       params,
     )
     index, figures = self._swap(step, state, index, fresh, began)
@@ -323,7 +323,7 @@ class Interleaved(Refresher):
       index.shadow,
       int(index.version) + 1,
       int(index.shadow_step),
-      versions.params_hash(index.shadow_params),
+      versions.params_hash(fetch(index.shadow_params)),
       index.shadow_params,
     )
     index, figures = self._swap(step, state, index, fresh, began)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from realm_jax import sharding
 from realm_jax.models import unpadded
 from realm_jax.models.embedder import RealmEmbedder, relevance_score
 from realm_jax.retrieval import candidates, mips
@@ -85,7 +86,7 @@ class Retrieval:
 
   def lay_out(self, mask: Array, fill: float) -> unpadded.Layout | None:
     """Of the rows of [..., T]; None where all is computed."""
-    groups = 1 if self.mesh is None else self.mesh.size
+    groups = 1 if self.mesh is None else sharding.batch_ways(self.mesh)
     return unpadded.lay_out(mask.reshape(-1, mask.shape[-1]), fill, groups)
 
   def room(self, *masks_and_fills: tuple[Array, float]) -> dict[str, Array]:
@@ -102,6 +103,11 @@ class Retrieval:
       kept += (mask if layout is None else layout.mask).sum()
       places += mask.size if layout is None else layout.source.size
     return {"cut_tokens": 1 - kept / tokens, "padding": 1 - kept / places}
+
+  def gather_blocks(self, tokens: BlockTokens, ids: Array) -> BlockTokens:
+    """The tokens of the blocks `ids` [B, ...], each query's where it is."""
+    found = candidates.gather_blocks(tokens, ids)
+    return sharding.split_rows(found, self.mesh)
 
   def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
     """Embeds candidates [B, K, C-3] -> [B, K, P].

@@ -5,6 +5,7 @@ goes on after its last chunk, and several jobs can share the chunks.
 """
 
 import dataclasses
+import math
 import pathlib
 import re
 import time
@@ -139,8 +140,10 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
     InputError: no run, no data, or parts that don't belong together.
   """
   config = ConfigDict(checkpoint.read_run(workdir))
-  if config.mesh.data > jax.device_count():
-    config.mesh.data = -1  # the run's machine is another one
+  # each device embeds blocks of its own, and the run's may be another machine
+  devices = math.prod(config.mesh.values())
+  config.mesh.update(fsdp=1, tensor=1)
+  config.mesh.data = devices if 0 < devices <= jax.device_count() else -1
   corpus = open_corpus(config, workdir)
   params, meta, step = checkpoint.restore_params(workdir, step)
   check_same_data(workdir, meta, corpus)

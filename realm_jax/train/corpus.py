@@ -82,7 +82,7 @@ def open_corpus(config: ConfigDict, workdir: str | pathlib.Path) -> Corpus:
       f" {store.meta['tokenizer_hash'][:12]}, but {path}/tokenizer is"
       f" {tokenizer.hash[:12]}: run experiments.prepare_data again"
     )
-  mesh = sharding.make_mesh(config.mesh.data)
+  mesh = sharding.make_mesh(**config.mesh)
   return Corpus(path, tokenizer, store, Specials.of(tokenizer), mesh)
 
 

@@ -62,7 +62,8 @@ def open_finetuning(
 
 def _make_open_qa(config, corpus) -> OpenQa:
   sizes = run.model_config(
-    config.encoder,
+    config,
+    "encoder",
     corpus,
     max_span_width=config.max_span_width,
     reader_beam_size=config.reader_beam_size,
@@ -113,6 +114,7 @@ def finetune(
     config.searcher_beam_size,
     refresher.embedder,
     refresher.slices_per_step,
+    config.microbatches,
   )
   return run.run_loop(
     config,
@@ -226,8 +228,10 @@ def program(config: ConfigDict, corpus) -> Program:
       beam,
       refresher.embedder,
       refresher.slices_per_step,
+      config.microbatches,
     ),
     args=(state, device.index(params), batch, tokens),
+    state_sizes=device.state_sizes(state),
     parts={**parts, **device.optimizer(state), **index},
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.models import objective
 from realm_jax.plan.plan import Part, Program
@@ -47,7 +46,7 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   init_fns = _init_fns(config, retrieval)
   params = warm_start.init_params(init_fns, config, corpus)
   state, tx = run.start(params, config, corpus)
-  ict_step = step.make_ict_step(retrieval, tx, config.seed, config.num_parts)
+  ict_step = step.make_ict_step(retrieval, tx, config.seed, config.microbatches)
   state, _ = run.run_loop(
     config,
     workdir,
@@ -69,11 +68,11 @@ def program(config: ConfigDict, corpus) -> Program:
   Raises:
     InputError: parts that do not divide the batch.
   """
-  _check_parts(config, corpus)
+  run.check_splits(config, corpus.mesh)
   device = shapes.Device.of(config, corpus)
   retrieval = _make_retrieval(config, device.corpus)
   state = device.state(warm_start.init_shapes(_init_fns(config, retrieval)))
-  b, n = device.batch_size, config.num_parts
+  b, n = device.batch_size, config.microbatches
   # in parts, the backward pass embeds anew
   again = jax.checkpoint if n > 1 else lambda embed: embed
   batch = IctBatch(
@@ -113,25 +112,16 @@ def program(config: ConfigDict, corpus) -> Program:
   }
   tx = run.make_optimizer(config)
   return Program(
-    step=step.make_ict_step(retrieval, tx, config.seed, config.num_parts),
+    step=step.make_ict_step(retrieval, tx, config.seed, config.microbatches),
     args=(state, None, batch, None),
+    state_sizes=device.state_sizes(state),
     parts=parts,
     embed_all=None,
     refresh_every=0,
     vocab_size=corpus.tokenizer.vocab_size,
-    fields=("block_len", "a larger num_parts"),
+    fields=("block_len", "more microbatches"),
     devices=device.devices,
   )
-
-
-def _check_parts(config, corpus) -> None:
-  n, size = config.num_parts, config.train.batch_size
-  if n < 1 or size % (n * corpus.mesh.size):
-    raise InputError(
-      f"config num_parts={n}: train.batch_size={size} does not split over"
-      f" {corpus.mesh.size} devices into so many parts: take a divisor of"
-      f" {size // corpus.mesh.size}"
-    )
 
 
 def _make_retrieval(config, corpus) -> Retrieval:

@@ -70,7 +70,9 @@ def open_pretraining(
 def _make_realm(config, corpus) -> Realm:
   return Realm(
     retrieval=run.make_retrieval(config, corpus),
-    encoder=RealmKnowledgeAugEncoder(run.model_config(config.encoder, corpus)),
+    encoder=RealmKnowledgeAugEncoder(
+      run.model_config(config, "encoder", corpus)
+    ),
     num_candidates=config.num_candidates,
     joint_len=config.joint_len,
     marginalise=config.marginalise,
@@ -105,7 +107,7 @@ def pretrain(
   batches = _batches(config, corpus)
   if config.evidence == "own":
     encoder_step = step.make_encoder_step(
-      realm, tx, config.seed, config.null_share
+      realm, tx, config.seed, config.null_share, config.microbatches
     )
     return run.run_loop(
       config,
@@ -124,7 +126,12 @@ def pretrain(
     _probe(config, corpus),
   )
   pretrain_step = step.make_pretrain_step(
-    realm, tx, config.seed, refresher.embedder, refresher.slices_per_step
+    realm,
+    tx,
+    config.seed,
+    refresher.embedder,
+    refresher.slices_per_step,
+    config.microbatches,
   )
   return run.run_loop(
     config,
@@ -219,8 +226,11 @@ def program(config: ConfigDict, corpus) -> Program:
 
   if config.evidence == "own":
     return Program(
-      step=step.make_encoder_step(realm, tx, config.seed, config.null_share),
+      step=step.make_encoder_step(
+        realm, tx, config.seed, config.null_share, config.microbatches
+      ),
       args=(state, None, batch, tokens),
+      state_sizes=device.state_sizes(state),
       parts={**read(1)[0], **device.optimizer(state)},
       embed_all=None,
       refresh_every=0,
@@ -242,9 +252,15 @@ def program(config: ConfigDict, corpus) -> Program:
   }
   return Program(
     step=step.make_pretrain_step(
-      realm, tx, config.seed, refresher.embedder, refresher.slices_per_step
+      realm,
+      tx,
+      config.seed,
+      refresher.embedder,
+      refresher.slices_per_step,
+      config.microbatches,
     ),
     args=(state, device.index(params), batch, tokens),
+    state_sizes=device.state_sizes(state),
     parts=parts,
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,

@@ -1,11 +1,12 @@
 """The program of any config, for its plan; data need not be prepared."""
 
+import math
 import pathlib
-import types
 
 import jax
 from ml_collections import ConfigDict
 
+from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.plan.plan import Program
 from realm_jax.train import finetune, ict, pretrain, shapes
@@ -31,7 +32,8 @@ def program(
     config: of ICT, encoder, pre-training or fine-tuning.
     workdir: whose prepared data says how many blocks and wordpieces there are.
     num_blocks: without prepared data.
-    devices: of the mesh; 0: what config.mesh.data says, or those that are here.
+    devices: of the mesh, whose data axis takes what is left; 0: what
+      config.mesh says, or those that are here.
 
   Raises:
     InputError: a config of no run, sizes that don't go together, or neither
@@ -43,14 +45,24 @@ def program(
       "--config: not the config of one run; give configs/ict.py, encoder.py,"
       " pretrain.py or finetune.py"
     )
-  if not devices:
-    devices = config.mesh.data if config.mesh.data > 0 else jax.device_count()
-  corpus = _corpus(config, workdir, num_blocks, devices)
+  mesh = _mesh(config.mesh, devices)
+  corpus = _corpus(config, workdir, num_blocks, mesh)
   shapes.check_devices(config, corpus)
   return make(config, corpus)
 
 
-def _corpus(config, workdir, num_blocks, devices) -> shapes.PlannedCorpus:
+def _mesh(section: ConfigDict, devices: int):
+  """The config's mesh, of that many devices."""
+  sizes = section.to_dict()
+  if devices:
+    sizes["data"] = -1
+  elif min(sizes.values()) > 0:
+    devices = math.prod(sizes.values())
+  devices = devices or jax.device_count()
+  return sharding.planned_mesh(sharding.mesh_sizes(devices, **sizes))
+
+
+def _corpus(config, workdir, num_blocks, mesh) -> shapes.PlannedCorpus:
   size = config.data.tokenizer.vocab_size
   where = "--blocks"
   directory = data_dir(config, workdir)
@@ -66,6 +78,6 @@ def _corpus(config, workdir, num_blocks, devices) -> shapes.PlannedCorpus:
   return shapes.PlannedCorpus(
     tokenizer=shapes.Vocabulary(size),
     store=range(num_blocks),
-    mesh=types.SimpleNamespace(size=devices),
+    mesh=mesh,
     data_dir=where,
   )

@@ -40,11 +40,15 @@ from realm_jax.types import BlockTokens, Inputs
 Evaluators = Sequence[tuple[str, Callable[[Any, Any], Any]]]
 
 
-def model_config(sizes: ConfigDict, corpus: Corpus, **more) -> RealmConfig:
-  """RealmConfig of a config's section; the vocabulary is the tokenizer's."""
+def model_config(
+  config: ConfigDict, part: str, corpus: Corpus, **more
+) -> RealmConfig:
+  """RealmConfig of a part's section; the vocabulary is the tokenizer's."""
   return RealmConfig.from_dict(
     {
-      **sizes.to_dict(),
+      **config[part].to_dict(),
+      "compute_dtype": config.compute_dtype,
+      "remat": config.remat,
       "vocab_size": corpus.tokenizer.vocab_size,
       "pad_token_id": corpus.tokenizer.pad_id,
       "num_block_records": len(corpus.store),
@@ -92,12 +96,31 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
         f"config fill.{name}={share}: wanted a share over 0 and at most 1; 1"
         " computes all padding"
       )
-  if config.train.batch_size % corpus.mesh.size:
+  check_splits(config, corpus.mesh)
+
+
+def check_splits(config: ConfigDict, mesh) -> None:
+  """Refuses a batch, or heads, that the mesh does not divide."""
+  ways = sharding.batch_ways(mesh)
+  size = config.train.batch_size
+  if size % ways:
     raise InputError(
-      f"config train.batch_size={config.train.batch_size} does not split over"
-      f" {corpus.mesh.size} devices: take a multiple of them, or fewer devices"
-      " with --config.mesh.data"
+      f"config train.batch_size={size} does not split over {ways} devices: take"
+      " a multiple of them, or fewer devices with --config.mesh.data"
     )
+  parts = config.microbatches if "microbatches" in config else 1
+  if parts < 1 or size % (parts * ways):
+    raise InputError(
+      f"config microbatches={parts}: wanted 1 or more parts of"
+      f" train.batch_size={size}, each a multiple of {ways} devices"
+    )
+  tensor = mesh.shape["tensor"]
+  for part in ("embedder", "encoder"):
+    if (heads := config[part].num_attention_heads) % tensor:
+      raise InputError(
+        f"config mesh.tensor={tensor} does not divide"
+        f" {part}.num_attention_heads={heads}: take a divisor of it"
+      )
 
 
 def make_retrieval(
@@ -105,7 +128,7 @@ def make_retrieval(
 ) -> Retrieval:
   """The search of a run; computes all padding, unless `fill` spares it."""
   return Retrieval(
-    embedder=RealmEmbedder(model_config(config.embedder, corpus)),
+    embedder=RealmEmbedder(model_config(config, "embedder", corpus)),
     specials=corpus.specials,
     num_blocks=len(corpus.store),
     score_scale=config.score_scale,
@@ -226,7 +249,7 @@ def start(
 ) -> tuple[TrainState, Any]:
   """The state before the first step, on the mesh, and the optimizer."""
   tx = make_optimizer(config)
-  return sharding.replicate(TrainState.create(params, tx), corpus.mesh), tx
+  return sharding.shard_state(TrainState.create(params, tx), corpus.mesh), tx
 
 
 def my_rows() -> dict[str, int]:
@@ -259,11 +282,12 @@ def run_loop(
   checkpoints = checkpoint.Checkpoints(workdir, train.keep_checkpoints)
   checkpoint.open_run(workdir, config.to_dict())
   done = distributed.by_process_0(checkpoints.latest)
-  index, meta = None, {**corpus.meta, "devices": corpus.mesh.size}
+  sizes = dict(corpus.mesh.shape)
+  index, meta = None, {**corpus.meta, "mesh": sizes}
   if done is not None:
     held = checkpoints.meta(done)
     check_same_data(workdir, held, corpus)
-    _say_other_devices(workdir, held.get("devices"), corpus.mesh.size)
+    _say_other_mesh(workdir, held.get("mesh"), sizes)
   if refresher:
     index = _index_at(done, refresher, state, checkpoints, workdir)
   with contextlib.ExitStack() as stack:
@@ -301,10 +325,14 @@ def _of_index(refresher: Refresher | None) -> dict[str, Any]:
   }  # fmt: skip
 
 
-def _say_other_devices(workdir, before: int | None, now: int) -> None:
+def _say_other_mesh(workdir, before: dict | None, now: dict) -> None:
   if before not in (None, now):
+    old, new = (
+      ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+      for sizes in (before, now)
+    )
     metrics.note(
-      f"{workdir}: was on {before} devices and goes on with {now}: the figures"
+      f"{workdir}: was on a mesh of {old} and goes on with {new}: the figures"
       " are no longer those of one run bit for bit"
     )
 

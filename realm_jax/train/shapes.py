@@ -1,7 +1,8 @@
 """The shapes that one device of a run holds, for its plan; no array is made.
 
-A device has its share of the batch, of the index and of the block tokens, and
-all of the params.
+A device has its share of the batch, of the index and of the block tokens. It
+computes with all of the params, and of them and their moments keeps the share
+that sharding.RULES give it; what a tensor axis spares it is not counted.
 """
 
 import dataclasses
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.plan import device, plan
 from realm_jax.plan.plan import Part, Program
@@ -41,7 +44,7 @@ class PlannedCorpus:
   Attributes:
     tokenizer: its size.
     store: as long as there are blocks.
-    mesh: anything with the number of devices as `size`.
+    mesh: sharding.planned_mesh, or Whole.
     data_dir: for messages.
     specials: of any value.
   """
@@ -79,33 +82,39 @@ class Device:
   Attributes:
     config: of the run.
     corpus: the run's; without a mesh, where it is of one device.
-    devices: of the run's mesh; 1 for the whole.
+    mesh: the run's.
+    devices: of it; 1 for the whole.
+    ways: that the batch is split; 1 for the whole.
     rows: of the index, that the device holds.
     shards: of the index among them.
   """
 
   config: ConfigDict
   corpus: Any
+  mesh: Mesh | AbstractMesh
   devices: int
+  ways: int
   rows: int
   shards: int = 1
 
   @classmethod
   def of(cls, config: ConfigDict, corpus: Any) -> "Device":
     """One of the corpus's mesh."""
-    mesh = corpus.mesh.mesh if isinstance(corpus.mesh, Whole) else None
-    shards = mesh.size if mesh else 1
+    whole = corpus.mesh.mesh if isinstance(corpus.mesh, Whole) else None
+    mesh = whole or corpus.mesh
+    shards, ways = (whole.size, 1) if whole else (1, sharding.batch_ways(mesh))
     devices, num_blocks = corpus.mesh.size, len(corpus.store)
     slice_size = config.refresh.slice_size if "refresh" in config else 1
     rows = refresh.padded_rows(num_blocks, devices * shards, slice_size)
     own = range(min(num_blocks, rows // devices))
-    described = dataclasses.replace(corpus, mesh=mesh, store=own)
-    return cls(config, described, devices, rows // devices, shards)
+    described = dataclasses.replace(corpus, mesh=whole, store=own)
+    sizes = (devices, ways, rows // devices, shards)
+    return cls(config, described, mesh, *sizes)
 
   @property
   def batch_size(self) -> int:
     """B of a device."""
-    return max(self.config.train.batch_size // self.devices, 1)
+    return max(self.config.train.batch_size // self.ways, 1)
 
   @property
   def refresh_every(self) -> int:
@@ -117,6 +126,19 @@ class Device:
     """With the optimizer's moments."""
     tx = run.make_optimizer(self.config)
     return jax.eval_shape(lambda p: TrainState.create(p, tx), params)
+
+  def state_sizes(self, state: TrainState) -> dict[str, int]:
+    """Bytes of its state on a device, and of params that it is sent."""
+    held = functools.partial(sharding.bytes_of, mesh=self.mesh)
+    sizes = {
+      "params": held(state.params),
+      "optimizer moments": held(state.opt_state),
+    }
+    if self.mesh.shape["fsdp"] == 1:
+      return sizes
+    whole = sharding.planned_mesh({**self.mesh.shape, "fsdp": 1})
+    more = sharding.bytes_of(state.params, whole) - sizes["params"]
+    return {**sizes, "gathered params": more}
 
   @functools.cached_property
   def tokens(self) -> BlockTokens:
@@ -188,6 +210,36 @@ class Device:
     tx = run.make_optimizer(self.config)
     update = functools.partial(TrainState.apply_gradients, tx=tx)
     return {"optimizer": Part(update, (state, state.params))}
+
+
+def on_mesh(args: tuple, mesh: Mesh) -> tuple:
+  """The global shapes of a Program's args, with places: to compile it for.
+
+  Args:
+    args: of the program of a corpus with Whole(mesh).
+    mesh: of any devices.
+  """
+  state, index, batch, tokens = args
+
+  def place(tree, spec):
+    return jax.tree.map(lambda x: _placed(x, NamedSharding(mesh, spec)), tree)
+
+  state = jax.tree.map(
+    _placed, state, sharding.infer_shardings(state, sharding.RULES, mesh)
+  )
+  if index is not None:
+    index = place(index, P()).replace(
+      block_emb=place(index.block_emb, sharding.ROWS),
+      shadow=place(index.shadow, sharding.ROWS),
+      shadow_params=index.shadow_params and state.params["embedder"],
+    )
+  return (
+    state, index, place(batch, sharding.BATCH), place(tokens, sharding.ROWS),
+  )  # fmt: skip
+
+
+def _placed(x, place):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
 
 def trained(function: Callable) -> Callable:

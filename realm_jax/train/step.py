@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from realm_jax import sharding
 from realm_jax.models import objective, reader
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.train import parts
+from realm_jax.train import accumulate, parts
+from realm_jax.train.accumulate import Mean
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, IctBatch, PretrainBatch, QaBatch
 
@@ -29,7 +31,7 @@ def make_ict_step(
   retrieval: Retrieval,
   tx: optax.GradientTransformation,
   seed: int,
-  num_parts: int = 1,
+  microbatches: int = 1,
 ) -> Step:
   """The inverse cloze task (ORQA, section 4): warm start of the embedder.
 
@@ -45,30 +47,33 @@ def make_ict_step(
     rngs = jax.random.split(rng)
     query_emb = parts.embed_in_parts(
       lambda query, key: retrieval.embed_query(params, query, key),
-      batch.query, rngs[0], num_parts,
+      batch.query, rngs[0], microbatches,
     )  # fmt: skip
     block_emb = parts.embed_in_parts(
       lambda block, key: retrieval.embed(params, block, key, fill.block),
-      batch.block, rngs[1], num_parts,
+      batch.block, rngs[1], microbatches,
     )  # fmt: skip
     score = query_emb * retrieval.score_scale
     loss, accuracy = objective.ict_loss(score, block_emb)  # [B, P] both
     masks = batch.query.attention_mask, batch.block.attention_mask
-    figures = parts.mean_of_parts(
-      room, masks, num_parts
-    )  # as they are laid out
+    # as they are laid out
+    figures = parts.mean_of_parts(room, masks, microbatches)
     return loss, {"loss": loss, "accuracy": accuracy, **figures}
 
   def step(state, index, batch, tokens):
     del tokens  # the pairs are in the batch
-    state, metrics = _update(loss_fn, tx, seed, state, batch)
+    state, metrics = _update(loss_fn, tx, seed, state, batch, retrieval.mesh)
     return state, index, metrics
 
   return step
 
 
 def make_encoder_step(
-  realm: Realm, tx: optax.GradientTransformation, seed: int, null_share: float
+  realm: Realm,
+  tx: optax.GradientTransformation,
+  seed: int,
+  null_share: float,
+  microbatches: int = 1,
 ) -> Step:
   """Warm start of the encoder: reads the text's own block, or the null block.
 
@@ -83,17 +88,22 @@ def make_encoder_step(
     block = jnp.where(batch.own_block >= 0, batch.own_block, batch.gold_block)
     null = jax.random.uniform(rngs[0], block.shape) < null_share
     ids = jnp.where(null, candidates.NULL, block)[:, None]  # [B, 1]
-    blocks = candidates.gather_blocks(tokens, ids)
+    blocks = realm.retrieval.gather_blocks(tokens, ids)
     states = realm.mask_states(params, batch, blocks, rngs[1])
     mask, _, gold = realm.score_words(params, batch, states)
     shown = realm.shows(batch, blocks)[:, 0]  # [B, M]
     mask = mask * (shown | null[:, None])
     loss = objective.realm_loss(gold[:, 0] * mask, mask)
-    return loss, {"loss": loss, **realm.room(batch, blocks)}
+    return loss, {
+      "loss": Mean(loss, mask.sum()),
+      **realm.room(batch, blocks),
+    }
+
+  mesh = realm.retrieval.mesh
 
   def step(state, index, batch, tokens):
     bound = functools.partial(loss_fn, tokens)
-    state, metrics = _update(bound, tx, seed, state, batch)
+    state, metrics = _update(bound, tx, seed, state, batch, mesh, microbatches)
     return state, index, metrics
 
   return step
@@ -105,6 +115,7 @@ def make_pretrain_step(
   seed: int,
   embedder: BlockEmbedder,
   slices_per_step: int,
+  microbatches: int = 1,
 ) -> Step:
   """REALM pre-training: marginal log-likelihood of the masked wordpieces."""
 
@@ -119,19 +130,24 @@ def make_pretrain_step(
     probs = jnp.exp(out.candidate_log_probs)
     is_gold = out.candidate_ids == batch.gold_block[:, None]
     has_gold = (is_gold & (batch.gold_block[:, None] >= 0)).any(1)
-    known = jnp.maximum((batch.gold_block >= 0).sum(), 1)
+    known = (batch.gold_block >= 0).sum()
+    gold_found = has_gold.sum() / jnp.maximum(known, 1)
     return loss, {
-      "loss": loss,
+      "loss": Mean(loss, out.mlm_mask.sum()),
       "retrieval_utility": utility.mean(),
       "null_mass": probs[:, 0].mean(),
       "candidate_entropy": -(probs * out.candidate_log_probs).sum(1).mean(),
-      "gold_in_candidates": has_gold.sum() / known,
+      "gold_in_candidates": Mean(gold_found, known),
       **out.room,
     }
 
+  mesh = realm.retrieval.mesh
+
   def step(state, index, batch, tokens):
     bound = functools.partial(loss_fn, index, tokens)
-    new_state, metrics = _update(bound, tx, seed, state, batch)
+    new_state, metrics = _update(
+      bound, tx, seed, state, batch, mesh, microbatches
+    )
     metrics |= _age(index, state.step)
     if slices_per_step:
       index = embedder.advance(index, tokens, state.step, slices_per_step)
@@ -147,6 +163,7 @@ def make_finetune_step(
   searcher_beam_size: int,
   embedder: BlockEmbedder,
   slices_per_step: int,
+  microbatches: int = 1,
 ) -> Step:
   """Open-domain QA: retriever loss over blocks plus reader loss over spans."""
 
@@ -172,9 +189,13 @@ def make_finetune_step(
       **out.room,
     }
 
+  mesh = open_qa.retrieval.mesh
+
   def step(state, index, batch, tokens):
     bound = functools.partial(loss_fn, index.block_emb, tokens)
-    new_state, metrics = _update(bound, tx, seed, state, batch)
+    new_state, metrics = _update(
+      bound, tx, seed, state, batch, mesh, microbatches
+    )
     metrics |= _age(index, state.step)
     if slices_per_step:
       index = embedder.advance(index, tokens, state.step, slices_per_step)
@@ -188,14 +209,40 @@ def jit_step(step: Step, tokens: BlockTokens | None) -> Step:
 
   The tokens are an argument of the compiled program, not a constant of it.
   """
-  compiled = jax.jit(step, donate_argnums=(0, 1))
-  return lambda state, index, batch: compiled(state, index, batch, tokens)
+  compiled = None
+
+  def run(state, index, batch):
+    nonlocal compiled
+    compiled = compiled or donated(step, state)
+    return compiled(state, index, batch, tokens)
+
+  return run
 
 
-def _update(loss_fn, tx, seed, state, batch):
+def donated(step: Step, state: TrainState) -> Step:
+  """The jitted step, from whose state a new one is made in the same place.
+
+  Args:
+    step: step(state, index, batch, tokens).
+    state: arrays, or ShapeDtypeStructs that say where.
+  """
+  places = jax.tree.map(lambda x: x.sharding, state)
+  return jax.jit(
+    step, donate_argnums=(0, 1), out_shardings=(places, None, None)
+  )
+
+
+def _update(loss_fn, tx, seed, state, batch, mesh, microbatches=1):
   """One optimizer step; dropout keys depend on seed and step number only."""
+
+  def grad_fn(batch, rng):
+    def loss(params):
+      return loss_fn(sharding.gather(params, mesh), batch, rng)
+
+    return jax.grad(loss, has_aux=True)(state.params)
+
   rng = jax.random.fold_in(jax.random.key(seed), state.step)
-  grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, batch, rng)
+  grads, metrics = accumulate.gradients(grad_fn, batch, rng, microbatches)
   metrics["grad_norm"] = optax.global_norm(grads)
   return state.apply_gradients(grads, tx), metrics
 

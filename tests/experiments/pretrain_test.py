@@ -73,6 +73,7 @@ def test_two_processes_train_as_one_does(own, start, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
   more = (
     "--config.mesh.data=-1",
+    "--config.mesh.fsdp=2",
     "--config.train.batch_size=8",
     "--config.train.num_steps=4",
     "--config.refresh.slice_size=4",

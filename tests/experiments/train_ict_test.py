@@ -5,13 +5,15 @@ from realm_jax.train import checkpoint, metrics
 
 
 def test_two_steps_then_an_index(own, start):
-  """On eight devices, with the data that lies beside the workdir."""
+  """On a mesh of 2 x 2 x 2, with the data that lies beside the workdir."""
   workdir = own.folder / "ict"
   outcome = start(
     "train_ict",
     "--config=configs/ict.py:smoke",
     f"--workdir={workdir}",
-    "--config.mesh.data=8",
+    "--config.mesh.data=-1",
+    "--config.mesh.fsdp=2",
+    "--config.mesh.tensor=2",
     "--config.train.num_steps=2",
   )
   assert outcome.code == 0, outcome.err

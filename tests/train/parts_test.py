@@ -144,8 +144,10 @@ def test_no_activations_of_other_parts_are_kept():
 
 def test_parts_that_do_not_divide_the_batch_are_refused():
   config = ict_config.get_config("smoke")
-  config.num_parts = 3
+  config.microbatches = 3
   mesh = sharding.make_mesh(4)
   corpus = PlannedCorpus(Vocabulary(53), range(100), mesh)
-  with pytest.raises(InputError, match=r"num_parts=3.*4 devices.*divisor of 4"):
+  with pytest.raises(
+    InputError, match=r"microbatches=3.*multiple of 4 devices"
+  ):
     ict.program(config, corpus)

@@ -1,5 +1,7 @@
 """Mesh, rules and placement, on as many devices as the process has."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import refresh
-from realm_jax.train import optimizer
+from realm_jax.train import checkpoint, optimizer
 from realm_jax.train.state import TrainState
+from tests import tiny_realm as tiny
 from tests.train.bert_numbers import BERT
 
 DEVICES = jax.device_count()
@@ -75,7 +78,7 @@ def _state() -> TrainState:
     "embedder": {
       "word_embeddings": {"embedding": jnp.ones((12, 6))},
       "layers_0": {
-        "attention": {"qkv_kernel": jnp.ones((6, 18))},
+        "attention": {"qkv_kernel": jnp.ones((6, 3, 6))},
         "output": {"kernel": jnp.ones((10, 6)), "bias": jnp.ones((6,))},
         "output_norm": {"scale": jnp.ones((6,))},
       },
@@ -101,7 +104,7 @@ def test_moments_lie_where_their_parameter_lies():
     assert found == {P("tensor", "fsdp")}, name
     assert sum(path.endswith(name) for path in specs) == 3  # params, mu, nu
   assert specs["params/embedder/layers_0/attention/qkv_kernel"] == P(
-    "fsdp", "tensor"
+    "fsdp", None, "tensor"
   )
   assert specs["step"] == P()
 
@@ -111,7 +114,9 @@ def test_dimension_that_does_not_divide_stays_whole():
   mesh = sharding.make_mesh(data=1, fsdp=8)
   specs = _specs(sharding.infer_shardings(_state(), sharding.RULES, mesh))
   kernel = "params/embedder/layers_0/output/kernel"
-  assert specs[kernel] == P("tensor", None)
+  assert specs[kernel] == P()  # of one device along tensor, 6 by 8 along fsdp
+  qkv = "params/embedder/word_embeddings/embedding"
+  assert specs[qkv] == P()
   state = jax.device_put(
     _state(), sharding.infer_shardings(_state(), sharding.RULES, mesh)
   )
@@ -121,11 +126,107 @@ def test_dimension_that_does_not_divide_stays_whole():
   )
 
 
+@eight_devices
 def test_first_matching_rule_wins_and_no_match_raises():
-  mesh = sharding.make_mesh(data=1)
+  mesh = sharding.make_mesh(2, 2, 2)
   shapes = {"a": {"kernel": jax.ShapeDtypeStruct((4, 2), jnp.float32)}}
   rules = ((r"a/kernel", P("fsdp")), (r"kernel", P("tensor")))
   specs = _specs(sharding.infer_shardings(shapes, rules, mesh))
   assert specs == {"a/kernel": P("fsdp")}
   with pytest.raises(ValueError, match=r"no sharding rule matches a/kernel"):
     sharding.infer_shardings(shapes, ((r"bias", P()),), mesh)
+
+
+@pytest.mark.parametrize(
+  ("sizes", "want"),
+  [
+    ((-1, 1, 1), (24, 1, 1)),
+    ((-1, 2, 3), (4, 2, 3)),
+    ((2, -1, 3), (2, 4, 3)),
+    ((4, 3, 2), (4, 3, 2)),
+    ((2, 2, 1), (2, 2, 1)),  # some of the devices
+  ],
+)
+def test_sizes_of_a_mesh(sizes, want):
+  found = sharding.mesh_sizes(24, *sizes)
+  assert tuple(found) == sharding.AXES and tuple(found.values()) == want
+
+
+@pytest.mark.parametrize(
+  "sizes", [(-1, 5, 1), (-1, -1, 2), (25, 1, 1), (5, 5, 1), (0, 1, 1)]
+)
+def test_sizes_that_are_no_mesh_are_named(sizes):
+  data, fsdp, tensor = sizes
+  named = f"data={data}, fsdp={fsdp}, tensor={tensor}, and there are 24"
+  with pytest.raises(InputError, match=named):
+    sharding.mesh_sizes(24, *sizes)
+
+
+def test_every_matrix_of_the_models_has_its_rule():
+  """On a mesh that divides everything, no matrix is whole."""
+  mesh = sharding.planned_mesh({"data": 1, "fsdp": 2, "tensor": 3})
+  sizes = dataclasses.replace(
+    tiny.SIZES, vocab_size=54, intermediate_size=24, retriever_proj_size=6,
+    span_hidden_size=6,
+  )  # fmt: skip
+  shapes = tiny.params(sizes, sizes)
+  specs = _specs(sharding.infer_shardings(shapes, sharding.RULES, mesh))
+  along = {axis: set() for axis in ("fsdp", "tensor")}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for axis, names in along.items():
+      if axis in specs[name]:
+        names.add(name)
+    assert leaf.ndim == 1 or "fsdp" in specs[name] or "qkv_bias" in name, name
+  bodies = ("embedder/realm", "encoder/realm", "reader/realm")
+  layers = sum(c.num_hidden_layers for c in 3 * [sizes])
+  assert len(along["tensor"]) == 3 + 4 * layers
+  assert all(name.startswith(bodies) for name in along["tensor"])
+  held = sharding.bytes_of(shapes, mesh)
+  whole = sum(x.nbytes for x in jax.tree.leaves(shapes))
+  assert 1 / 6 < held / whole < 0.5
+
+
+@eight_devices
+def test_params_are_gathered_along_what_is_said():
+  mesh = sharding.make_mesh(2, 2, 2)
+  params = sharding.shard_state(_state(), mesh).params
+  for along, want in (
+    (("fsdp",), P("tensor", None)), (("fsdp", "tensor"), P()),
+  ):  # fmt: skip
+    gather = jax.jit(lambda p, a=along: sharding.gather(p, mesh, a))
+    got = gather(params)["embedder"]["word_embeddings"]["embedding"].sharding
+    assert got.is_equivalent_to(jax.NamedSharding(mesh, want), 2)
+  assert sharding.gather(params, sharding.make_mesh()) is params
+  assert sharding.gather(params, None) is params
+
+
+@eight_devices
+def test_rows_are_split_where_the_devices_divide_them():
+  mesh = sharding.make_mesh(2, 2, 2)
+  split = jax.jit(lambda x: sharding.split_rows(x, mesh))
+  shapes = {s.data.shape for s in split(jnp.ones((8, 3))).addressable_shards}
+  assert shapes == {(2, 3)}  # over data and fsdp
+  assert split(jnp.ones((3, 2))).shape == (3, 2)
+
+
+@eight_devices
+def test_a_state_goes_on_on_another_mesh(tmp_path):
+  state = jax.tree.map(
+    lambda x: np.random.default_rng(x.size).permutation(x.size).reshape(x.shape)
+    .astype(x.dtype),
+    _state(),
+  )  # fmt: skip
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  saved = sharding.shard_state(state, sharding.make_mesh(2, 2, 2))
+  checkpoints.save(1, {"state": saved})
+  empty = jax.tree.map(np.zeros_like, state)
+  for sizes in ((1, 2, 1), (2, 1, 3), (1, 1, 1)):
+    mesh = sharding.make_mesh(*sizes)
+    like = sharding.shard_state(empty, mesh)
+    tree, _ = checkpoints.restore(checkpoints.latest(), {"state": like})
+    jax.tree.map(np.testing.assert_array_equal, tree["state"], state)
+    places = [
+      jax.tree.map(lambda x: x.sharding, t) for t in (tree["state"], like)
+    ]
+    assert places[0] == places[1]
