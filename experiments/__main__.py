@@ -12,7 +12,7 @@ import sys
 import textwrap
 
 import realm_jax
-from experiments import command, usage
+from experiments import arguments, command, usage
 from realm_jax.config import InputError
 
 _VERSION = {"--version", "version"}
@@ -37,7 +37,7 @@ def main() -> None:
     elif name == "completion":
       print(_COMPLETION.format(names=" ".join([*docs(), name])), end="")
     elif name not in docs():
-      near = command.nearest(name, docs())
+      near = arguments.nearest(name, docs())
       raise InputError(f"{name}: no such command; nearest: {near}")
     else:
       sys.argv[1:] = rest

@@ -20,6 +20,7 @@ import yaml
 from absl import flags
 
 from experiments import __main__ as realm_jax_command
+from experiments import arguments as command_line
 from experiments import command, convert
 from realm_jax.config import InputError
 
@@ -75,7 +76,7 @@ def parse(name, arguments):
   try:
     runpy.run_module(f"experiments.{name}", run_name="__main__")
     options = {k: v for k, v in taken.items() if k in taken_by_parse}
-    command.parse([name, *arguments], flags.FLAGS, **options)
+    command_line.parse([name, *arguments], flags.FLAGS, **options)
   finally:
     command.run, sys.argv = was, argv
     for flag in list(flags.FLAGS):  # the next command has its own

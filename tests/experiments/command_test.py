@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from ml_collections import config_dict
 
-from experiments import command
+from experiments import arguments, command
 from realm_jax.config import InputError
 
 CONFIG = """
@@ -32,7 +32,7 @@ def get_config(arg="demo"):
 """
 MAIN = """
 import errno, os, signal, sys, time
-from experiments import command
+from experiments import arguments, command
 from realm_jax.config import InputError
 
 def main(config, workdir):
@@ -65,7 +65,7 @@ def config_file(tmp_path):
 def parse(config_file):
   def call(*args, **kwargs):
     args = [a.replace("FILE", config_file) for a in args]
-    return command.parse(["name", *args], flags.FlagValues(), **kwargs)
+    return arguments.parse(["name", *args], flags.FlagValues(), **kwargs)
 
   return call
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_config_is_named(tmp_path, content, message):
   path = tmp_path / "broken.py"
   path.write_text(content)
   with pytest.raises(InputError, match=f"--config={path}:x: .*{message}"):
-    command.load_config(f"{path}:x")
+    arguments.load_config(f"{path}:x")
 
 
 def test_compilation_cache_where_it_is_writable(tmp_path, monkeypatch):

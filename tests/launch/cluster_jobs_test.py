@@ -17,7 +17,7 @@ import yaml
 from absl import flags
 
 from experiments import __main__ as realm_jax_command
-from experiments import command
+from experiments import arguments as command_line
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
@@ -61,7 +61,7 @@ def directives(script):
 
 def parsed(arguments):
   """The config and the workdir that pretrain makes of them."""
-  return command.parse(["pretrain", *arguments], flags.FlagValues())
+  return command_line.parse(["pretrain", *arguments], flags.FlagValues())
 
 
 def check_training(arguments):
