@@ -78,6 +78,8 @@ def _measure(workdir: pathlib.Path) -> dict:
   sock = made.config.bind_socket()
   thread = threading.Thread(target=made.run, kwargs={"sockets": [sock]})
   thread.start()
+  while not made.started:
+    time.sleep(0.01)
   run, port = folder.find(folder.default), sock.getsockname()[1]
   try:
     return {
