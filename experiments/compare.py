@@ -8,6 +8,8 @@ its 95% interval (paired bootstrap) and the p-value of a paired test, two-sided:
 McNemar's exact test where a question is right or wrong (exact match, recall), a
 randomisation test otherwise (F1). Every row is a test by itself: of twenty
 about one has p < .05 by chance.
+
+Needs: two runs that evaluate has scored.
 """
 
 from ml_collections import config_dict

@@ -7,6 +7,8 @@ Ends with DIR/table.json, DIR/table.md and the table: means and standard errors
 over the seeds, and each arm's difference to "realm", seed by seed. What is done
 isn't done again, so that arms and seeds can be added later. --suite=S --size=Z
 is short for --config=configs/S.py:Z. Without --workdir: runs/S-Z.
+
+Needs: nothing but a network, the first time; hours at demo size.
 """
 
 import re

@@ -7,6 +7,8 @@ answer with its evidence, two index versions or runs side by side, and the
 curves of all runs under DIR; /openapi.json describes its JSON API. Only this
 machine reaches it, unless --config.address and --config.hosts say otherwise;
 then visitors must know the token in $REALM_SERVE_TOKEN.
+
+Needs: a run with an index, or a folder of such runs.
 """
 
 import os
