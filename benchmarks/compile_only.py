@@ -2,8 +2,8 @@
 
   python -m benchmarks.compile_only DEVICES [FSDP] [LAYERS] [BLOCKS]
 
-The step of configs/pretrain.py:base (batch 512, K = 8, interleaved refresh) over
-BLOCKS blocks, 13,353,718 by default, is compiled from shapes for DEVICES
+The step of configs/pretrain.py:base (batch 512, K = 8, interleaved refresh)
+over BLOCKS blocks, 13,353,718 by default, is compiled from shapes for DEVICES
 simulated devices, FSDP of them along that axis. Nothing is allocated. LAYERS
 replaces the 12 layers of both models: a full step takes a CPU many minutes.
 

@@ -54,10 +54,9 @@ def gradients(
   nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   total, means = jax.lax.scan(add, nothing, parts)
   counts = {name: jnp.maximum(m.count.sum(), 1) for name, m in means.items()}
-  return (
-    jax.tree.map(lambda g: g / counts["loss"], total),
-    {name: (m.value * m.count).sum() / counts[name] for name, m in means.items()},
-  )  # fmt: skip
+  sums = {name: (m.value * m.count).sum() for name, m in means.items()}
+  grads = jax.tree.map(lambda g: g / counts["loss"], total)
+  return grads, {name: sums[name] / counts[name] for name in sums}
 
 
 def _mean(x: Array | Mean) -> Mean:
