@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments import __main__ as realm_jax_command
 from experiments import arguments as command_line
-from experiments import command, convert
+from experiments import command, convert, reproduce
 from realm_jax.config import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -69,6 +69,8 @@ def parse(name, arguments):
   if name == "convert":
     convert.parse([name, *arguments])
     return
+  if name == "reproduce":
+    _, *arguments = reproduce.in_full([name, *arguments])
   taken, module = {}, f"experiments/{name}.py"
   was, command.run = command.run, lambda main, **options: taken.update(options)
   argv, sys.argv = sys.argv, [module]
