@@ -36,16 +36,6 @@ from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.train import build_index, update_corpus
 
-_BLOCKS = flags.DEFINE_integer("blocks", 10_000, "in the index")
-_ARTICLES = flags.DEFINE_integer("articles", 100, "added by an update")
-_ROWS = flags.DEFINE_integer("rows", 500_000, "of the index on the disk")
-_LAYERS = flags.DEFINE_integer("layers", 4, "of the embedder")
-_HIDDEN = flags.DEFINE_integer("hidden", 256, "of the embedder")
-_BLOCK_LEN = flags.DEFINE_integer("block_len", 128, "wordpieces")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
-_MEASURE = flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
-_KILLS = flags.DEFINE_integer("kills", 0, "kill so many builders instead")
-
 _SAMPLE = 512  # blocks of a round
 _P = 128  # of the index on the disk
 
@@ -154,37 +144,49 @@ def main(_) -> None:
   """Measures all, or kills."""
   with tempfile.TemporaryDirectory(prefix="benchmark") as name:
     folder = pathlib.Path(name)
-    if _KILLS.value:
+    if flags.FLAGS.kills:
       from benchmarks import kills
 
-      print(kills.kill_builders(folder, _KILLS.value))
+      print(kills.kill_builders(folder, flags.FLAGS.kills))
       return
     command.use_compilation_cache()
     config = synthetic.retriever_config(
-      _BLOCKS.value, _LAYERS.value, _HIDDEN.value, _BLOCK_LEN.value
+      flags.FLAGS.blocks,
+      flags.FLAGS.layers,
+      flags.FLAGS.hidden,
+      flags.FLAGS.block_len,
     )
     synthetic.prepare_words(config, folder)
     workdir = folder / "run"
     synthetic.make_run(config, workdir, steps=[1])
     print(
-      f"{_BLOCKS.value} blocks, C={_BLOCK_LEN.value}, {_LAYERS.value} layers of"
-      f" {_HIDDEN.value}, {jax.devices()[0].device_kind} x"
+      f"{flags.FLAGS.blocks} blocks, C={flags.FLAGS.block_len}, {flags.FLAGS.layers} layers of"
+      f" {flags.FLAGS.hidden}, {jax.devices()[0].device_kind} x"
       f" {build_index.open_source(workdir).mesh.size}, chunks of"
       f" {defaults.CHUNK_BLOCKS}",
       flush=True,
     )
-    for what in _MEASURE.value:
+    for what in flags.FLAGS.measure:
       print(
         {
-          "build": lambda: measure_build(workdir, _ROUNDS.value),
+          "build": lambda: measure_build(workdir, flags.FLAGS.rounds),
           "disk": lambda: measure_disk(
-            folder / "disk", _ROWS.value, _ROUNDS.value
+            folder / "disk", flags.FLAGS.rows, flags.FLAGS.rounds
           ),
-          "update": lambda: measure_update(workdir, _ARTICLES.value),
+          "update": lambda: measure_update(workdir, flags.FLAGS.articles),
         }[what](),
         flush=True,
       )
 
 
 if __name__ == "__main__":
+  flags.DEFINE_integer("blocks", 10_000, "in the index")
+  flags.DEFINE_integer("articles", 100, "added by an update")
+  flags.DEFINE_integer("rows", 500_000, "of the index on the disk")
+  flags.DEFINE_integer("layers", 4, "of the embedder")
+  flags.DEFINE_integer("hidden", 256, "of the embedder")
+  flags.DEFINE_integer("block_len", 128, "wordpieces")
+  flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
+  flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
+  flags.DEFINE_integer("kills", 0, "kill so many builders instead")
   app.run(main)

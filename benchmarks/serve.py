@@ -33,13 +33,6 @@ from realm_jax.serve.explain import Explainer
 from realm_jax.serve.folder import Folder
 from realm_jax.serve.limits import Limits
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "a demo's folder")
-_CLIENTS = flags.DEFINE_integer("clients", 64, "who ask at once")
-_QUESTIONS = flags.DEFINE_integer("questions", 20, "of each client")
-_SWAPS = flags.DEFINE_integer("swaps", 5, "index versions published meanwhile")
-_FUZZED = flags.DEFINE_integer("fuzzed", 10_000, "requests of random bytes")
-_WAITING = flags.DEFINE_integer("waiting", 64, "questions that may wait")
-_SEED = flags.DEFINE_integer("seed", 0, "of questions and bytes")
 _TEXTS = 40  # questions that differ
 _SCRIPTS = (
   "<script>{}</script>", "<img src=x onerror={}>", "<svg onload={}>",
@@ -59,7 +52,7 @@ def main(argv):
   command.use_compilation_cache()
   with command.clean_exit(), tempfile.TemporaryDirectory() as folder:
     copy = pathlib.Path(folder) / "demo"
-    shutil.copytree(_WORKDIR.value, copy, ignore=_unused)
+    shutil.copytree(flags.FLAGS.workdir, copy, ignore=_unused)
     print(json.dumps(_measure(copy), indent=2))
 
 
@@ -69,7 +62,7 @@ def _unused(path, names):
 
 def _measure(workdir: pathlib.Path) -> dict:
   notes = []
-  options = server.Options(port=0, limits=Limits(waiting=_WAITING.value))
+  options = server.Options(port=0, limits=Limits(waiting=flags.FLAGS.waiting))
   folder = Folder(workdir)
   desk = server.make_desk(folder, options, notes.append)
   desk.open(Where(folder.default))
@@ -83,9 +76,9 @@ def _measure(workdir: pathlib.Path) -> dict:
   run, port = folder.find(folder.default), sock.getsockname()[1]
   try:
     return {
-      "waiting": _WAITING.value,
+      "waiting": flags.FLAGS.waiting,
       "load": asyncio.run(_load(port, run)),
-      "fuzz": asyncio.run(fuzz(port, _FUZZED.value, _SEED.value)),
+      "fuzz": asyncio.run(fuzz(port, flags.FLAGS.fuzzed, flags.FLAGS.seed)),
       "scripts": asyncio.run(inject(port)),
       "faults": [n for n in notes if "Error" in n],
     }
@@ -120,12 +113,12 @@ def _question(text: str) -> bytes:
 
 async def _load(port: int, run: pathlib.Path) -> dict:
   """Clients ask while versions are swapped; then each version by itself."""
-  rng = random.Random(_SEED.value)
+  rng = random.Random(flags.FLAGS.seed)
   texts = [" ".join(rng.choices(_WORDS, k=6)) for _ in range(_TEXTS)]
   statuses, seconds, answers = collections.Counter(), [], []
 
   async def client():
-    for _ in range(_QUESTIONS.value):
+    for _ in range(flags.FLAGS.questions):
       began = time.perf_counter()
       status, body = await _request(port, _question(rng.choice(texts)))
       seconds.append(time.perf_counter() - began)
@@ -133,16 +126,20 @@ async def _load(port: int, run: pathlib.Path) -> dict:
       answers.extend([json.loads(body)] * (status == 200))
 
   async def swap(pause):
-    for _ in range(_SWAPS.value):
+    for _ in range(flags.FLAGS.swaps):
       await asyncio.sleep(pause)
       await asyncio.to_thread(_publish, run, rng.randrange(1 << 30))
 
   began = time.perf_counter()
   await asyncio.gather(*(_request(port, _question(t)) for t in texts))
   one = (time.perf_counter() - began) / len(texts)
-  pause = one * _CLIENTS.value * _QUESTIONS.value / (_SWAPS.value + 2)
+  pause = (
+    one * flags.FLAGS.clients * flags.FLAGS.questions / (flags.FLAGS.swaps + 2)
+  )
   began = time.perf_counter()
-  await asyncio.gather(swap(pause), *(client() for _ in range(_CLIENTS.value)))
+  await asyncio.gather(
+    swap(pause), *(client() for _ in range(flags.FLAGS.clients))
+  )
   took = time.perf_counter() - began
   versions = collections.Counter(a["index"]["version"] for a in answers)
   return {
@@ -257,6 +254,13 @@ async def inject(port: int) -> dict:
 
 
 if __name__ == "__main__":
+  flags.DEFINE_string("workdir", "", "a demo's folder")
+  flags.DEFINE_integer("clients", 64, "who ask at once")
+  flags.DEFINE_integer("questions", 20, "of each client")
+  flags.DEFINE_integer("swaps", 5, "index versions published meanwhile")
+  flags.DEFINE_integer("fuzzed", 10_000, "requests of random bytes")
+  flags.DEFINE_integer("waiting", 64, "questions that may wait")
+  flags.DEFINE_integer("seed", 0, "of questions and bytes")
   if not any(a.startswith("--workdir") for a in sys.argv):
     sys.exit("error: --workdir is missing: give a demo's folder")
   app.run(main)

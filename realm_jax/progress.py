@@ -25,6 +25,8 @@ class Progress:
   none.
   """
 
+  always_ends = False  # whether a short job has its last line all the same
+
   def __init__(self, total: int | None, unit: str, done: int = 0):
     """Begins with `done` of `total` units done; None where nobody knows."""
     self._first, self._done, self._total, self._unit = done, done, total, unit
@@ -58,9 +60,9 @@ class Progress:
     now = time.monotonic()
     long_ago = now - self._said >= _SECONDS_BETWEEN_LINES
     # the last one belongs to the lines that were there
-    if not long_ago and (
-      self._done != self._total or self._said == self._began
-    ):
+    last = self._done == self._total
+    ends = self.always_ends or self._said > self._began
+    if not (long_ago or (last and ends)):
       return False
     self._said = now
     return True

@@ -35,6 +35,7 @@ if threading.current_thread() is threading.main_thread():
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
+import pytest
 from absl import flags
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes ask absl
@@ -50,3 +51,12 @@ gc.set_threshold(50_000, 20, 100)
 
 def pytest_collection_finish():
   gc.freeze()  # what is imported stays
+
+
+@pytest.fixture(autouse=True)
+def shown_progress():
+  """What one command is told about progress is not for the next."""
+  yield
+  os.environ.pop("REALM_PROGRESS", None)
+  if "progress" in flags.FLAGS:
+    flags.FLAGS.progress = True

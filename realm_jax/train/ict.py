@@ -68,8 +68,8 @@ def program(config: ConfigDict, corpus) -> Program:
   Raises:
     InputError: parts that do not divide the batch.
   """
-  run.check_splits(config, corpus.mesh)
   device = shapes.Device.of(config, corpus)
+  run.check_splits(config, device.mesh)
   retrieval = _make_retrieval(config, device.corpus)
   state = device.state(warm_start.init_shapes(_init_fns(config, retrieval)))
   b, n = device.batch_size, config.microbatches

@@ -114,6 +114,8 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
 class Progress(progress.Progress):
   """Shows how a run comes on: its steps and the figures to watch."""
 
+  always_ends = True
+
   def __init__(self, start: int, num_steps: int):
     super().__init__(num_steps, "step", start)
 

@@ -112,11 +112,11 @@ def test_a_limit_takes_the_first_pages(names, tmp_path, tok, max_pages):
 
 
 def test_shards_that_are_there_are_not_made_again(tmp_path, monkeypatch):
-  monkeypatch.setenv("REALM_FAIL_AT", "shard:raise")
+  monkeypatch.setenv("REALM_FAILPOINT", "shard:raise")
   parts = [["a", "b"], ["c"]]
   with pytest.raises(RuntimeError, match="fail point shard"):
     Runner().run(Write(), parts, tmp_path)
-  monkeypatch.delenv("REALM_FAIL_AT")
+  monkeypatch.delenv("REALM_FAILPOINT")
   first = tmp_path / "00000-000000"
   assert files.read_json(first) == ["a", os.getpid()]
   files.write_json(first, "kept")
