@@ -204,7 +204,10 @@ index.publish_version(sys.argv[1], 1, np.ones((3, 2)), manifest)
 """
 
 
-@pytest.mark.parametrize("where", ["index_manifest", "publish"])
+@pytest.mark.parametrize(
+  "where",
+  ["publish", pytest.param("index_manifest", marks=pytest.mark.nightly)],
+)
 def test_a_killed_writer_leaves_no_version(tmp_path, where):
   index.publish_version(tmp_path, 0, _emb(), MANIFEST)
   command = [sys.executable, "-c", _PUBLISH, str(tmp_path)]

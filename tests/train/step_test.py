@@ -133,7 +133,7 @@ def run_step(kind, num_devices=1, fill=ALL, **changed):
     ("ict", 8, ROOMY),
     pytest.param("encoder", 8, ROOMY, marks=pytest.mark.nightly),
     pytest.param("pretrain", 8, ROOMY, marks=pytest.mark.nightly),
-    ("finetune", 8, ROOMY),
+    pytest.param("finetune", 8, ROOMY, marks=pytest.mark.nightly),
     pytest.param("pretrain", 1, CLOSE, marks=pytest.mark.nightly),
   ],
 )
