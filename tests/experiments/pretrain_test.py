@@ -97,6 +97,7 @@ def test_two_processes_train_as_one_does(own, start, tmp_path):
   )
 
 
+@pytest.mark.nightly  # the smoke demo takes the same way
 def test_warm_start_of_the_encoder_then_of_pretraining(own, start, tmp_path):
   warm, run = tmp_path / "encoder", tmp_path / "pretrain"
   outcome = start(

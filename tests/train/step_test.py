@@ -388,7 +388,10 @@ def slow_finetune(params, tokens, batch, block_emb, embed_found):
   return np.mean(np.array(losses, np.float64), axis=0)
 
 
-@pytest.mark.parametrize("kind", ["finetune as found", "finetune"])
+@pytest.mark.parametrize(
+  "kind",
+  [pytest.param("finetune as found", marks=pytest.mark.nightly), "finetune"],
+)
 def test_finetune_step_against_a_slow_one(kind):
   state, _, metrics, params = run_step(kind)
   retriever_loss, reader_loss, answered = slow_finetune(
