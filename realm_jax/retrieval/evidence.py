@@ -1,7 +1,7 @@
 """From a forward pass to answers that a person can check.
 
-Evaluation and serving share this: the two forward passes of forward.py in their
-compiled form without dropout, and the way back from wordpieces to text. An
+Evaluation and serving share this: what of the passes of open_qa.py and realm.py,
+without dropout, makes an answer, and the way back from wordpieces to text. An
 answer is cut out of the raw text of its block, so that it is spelt as there.
 """
 

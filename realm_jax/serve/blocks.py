@@ -26,11 +26,11 @@ def blocks_read(
     if end < len(body):
       span = evidence.span_of(store, tokenizer, block, start, end)
       words = tokenizer.decode(body[start : end + 1])
-    text = store.text(block) if block >= 0 else ""
+    title, text = _title_and_text(store, block)
     shown.append(
       Block(
         block_id=block,
-        title=store.title(block) if block >= 0 else "",
+        title=title,
         text=text,
         p=float(np.exp(reading.log_probs[slot])),
         answer=text[slice(*span)] if span else words,
@@ -61,11 +61,11 @@ def blocks_filled(
   for slot, block in enumerate(row.block_ids.tolist()):
     if np.isneginf(row.log_probs[slot]):
       continue
-    text = store.text(block) if block >= 0 else ""
+    title, text = _title_and_text(store, block)
     shown.append(
       Block(
         block_id=block,
-        title=store.title(block) if block >= 0 else "",
+        title=title,
         text=text,
         p=float(np.exp(row.log_probs[slot])),
         answer=tokenizer.decode(row.block_word_ids[slot, :masks]),
@@ -93,6 +93,11 @@ def words_filled(
     )
     for m in range(masks)
   )
+
+
+def _title_and_text(store: BlockStore, block: int) -> tuple[str, str]:
+  """Of a block; the null block has neither."""
+  return (store.title(block), store.text(block)) if block >= 0 else ("", "")
 
 
 def find_words(words: str, text: str) -> tuple[int, int] | None:

@@ -114,21 +114,26 @@ class Explainer:
   def _read(self, questions: list[str]) -> list[Explanation]:
     run = self.predictor.run
     read = self.predictor.read(questions)
-    answers = evidence.read_answers(read.reading, run.store, run.tokenizer)
-    guesses = self._recall(questions, [a.text for a in answers])
+    rows = [
+      jax.tree.map(lambda x, b=b: x[b], read) for b in range(len(questions))
+    ]
+    blocks = [blocks_read(row, run.store, run.tokenizer) for row in rows]
+    answers = [
+      next((block.answer for block in shown if block.chosen), "")
+      for shown in blocks
+    ]
+    guesses = self._recall(questions, answers)
     return [
       self._explanation(
         question,
         "read",
-        answer=answer.text,
-        p=float(np.exp(answer.score)),
-        evidence=blocks_read(
-          jax.tree.map(lambda x, b=b: x[b], read), run.store, run.tokenizer
-        ),
+        answer=answer,
+        p=float(np.exp(row.reading.score)),
+        evidence=shown,
         without=guess,
       )
-      for b, (question, answer, guess) in enumerate(
-        zip(questions, answers, guesses, strict=True)
+      for question, row, shown, answer, guess in zip(
+        questions, rows, blocks, answers, guesses, strict=True
       )
     ]
 

@@ -243,7 +243,19 @@ def restore_params(
         partial_restore=True,
       ),
     )
-  return read["state"]["params"], _read_meta(path, step), step
+  params = read["state"]["params"]
+  _check_layout(path / str(step), params)
+  return params, _read_meta(path, step), step
+
+
+def _check_layout(path: pathlib.Path, params: Any) -> None:
+  """Refuses params whose queries, keys and values share an axis."""
+  for where, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if "qkv_kernel" in jax.tree_util.keystr(where) and leaf.ndim != 3:
+      raise InputError(
+        f"{path} is of an older version of realm-jax, its params have other"
+        " shapes: train the run again"
+      )
 
 
 def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
