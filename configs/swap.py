@@ -56,12 +56,14 @@ def _fit(phase: ConfigDict, size: str) -> None:
     phase.fill[name] = 1.0
   phase.block_len = common.pick(size, smoke=32, demo=48, base=48)
   phase.query_len = 24
-  phase.joint_len = common.pick(size, smoke=40, demo=64, base=64)
+  phase.joint_len = common.pick(size, smoke=40, demo=56, base=56)
 
 
 def _of_ict(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=150, base=150))
   config.hide_title = 0.0  # the name of a country is what is asked for
+  # a question repeats what a block is of, so overlap is worth learning
+  config.mask_rate = 0.3
 
 
 def _of_encoder(config: ConfigDict, size: str) -> None:
@@ -71,11 +73,11 @@ def _of_encoder(config: ConfigDict, size: str) -> None:
 
 def _of_finetune(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=300, base=300))
-  config.train.batch_size = common.pick(size, smoke=4, demo=32, base=32)
+  config.reader_beam_size = 3
   config.train.learning_rate = 1e-3
   config.max_answers = 2  # with the office and without
-  config.max_answer_len = 16  # wordpieces; names are spelt
-  config.max_span_width = 16
+  config.max_answer_len = 14  # wordpieces; names are spelt
+  config.max_span_width = 14
   config.refresh.every_steps = common.pick(size, smoke=2, demo=100, base=100)
 
 

@@ -142,8 +142,11 @@ def facts(countries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Fact]:
 
 
 def article(fact: Fact) -> Article:
-  """A fact as an article of one line, titled with the country."""
-  text = f"{fact.field.name}: {fact.value}"
+  """A fact as an article of two sentences: what it is of, and its value.
+
+  The reader sees no title, so the text says itself which country it is about.
+  """
+  text = f"{fact.field.name} of {fact.country}.\n{fact.value}"
   return Article(fact.id, fact.country, text)
 
 
@@ -166,7 +169,7 @@ def surnames(answer: str) -> frozenset[str]:
 
 
 def _answers(field: Field, value: str) -> list[str]:
-  answer = re.split(field.end, value)[0].strip(" ,\"")
+  answer = re.split(field.end, value)[0].strip(' ,"')
   if not re.search(r"\w", answer) or answer.lower() in ("none", "na", "note"):
     return []
   if field not in LEADERS:

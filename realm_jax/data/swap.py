@@ -89,9 +89,7 @@ def split_of(fact: Fact) -> str:
 
 def _countries(max_countries: int, cache: str) -> Iterator[list]:
   """The countries that are in both books, by their codes, of either."""
-  old, new = (
-    dict(book.countries(cache)) for book in (old_factbook, factbook)
-  )
+  old, new = (dict(book.countries(cache)) for book in (old_factbook, factbook))
   codes = sorted(old.keys() & new.keys())[: max_countries or None]
   for book in (old, new):
     yield [(code, book[code]) for code in codes]

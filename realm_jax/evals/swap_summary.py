@@ -4,6 +4,7 @@ Each answer is judged by both books. A reader that knows by its corpus is right
 by the book that it searches and wrong by the other, where the two differ.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -72,9 +73,10 @@ def table(summary: Mapping) -> str:
   lines.append(f"{'':34}{'':>6}  {'old index':^28}  {'new index':^28}")
   heads = f"{'old answer':>13} {'new answer':>13} " * len(BOOKS)
   lines.append(f"{'':34}{'asked':>6}  {heads}")
-  for group, by_split in summary["groups"].items():
+  for group in GROUPS:
     lines.append(group)
-    for split, values in by_split.items():
+    for split in SPLITS:
+      values = summary["groups"][group][split]
       cells = [
         _cell(values[f"{searched} index, {judge} answer"])
         for searched in BOOKS
@@ -127,7 +129,8 @@ def _means(columns, asked, group, split) -> dict:
   rows = np.array([(a.group, a.split) == (group, split) for a in asked])
   means = {name: mean_and_se(v[rows]) for name, v in columns.items()}
   return {"count": int(rows.sum())} | {
-    name: [round(float(x), 4) for x in pair] for name, pair in means.items()
+    name: [None if math.isnan(x) else round(x, 4) for x in pair]
+    for name, pair in means.items()
   }
 
 
@@ -143,5 +146,5 @@ def _examples(asked, answers) -> list[dict]:
 
 
 def _cell(pair) -> str:
-  mean, error = pair
+  mean, error = (math.nan if x is None else x for x in pair)
   return f"{mean:6.3f} ±{error:5.3f}"
