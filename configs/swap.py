@@ -19,7 +19,10 @@ def get_config(size: str = "demo"):
   config.seed = 0  # of all phases
   # countries of the two books, by their codes; 0: all
   config.max_countries = common.pick(size, smoke=12, demo=0, base=0)
-  config.data = _data(size)  # of all phases
+  config.data = _data(size)  # of all phases but one
+  config.cloze = _data(size)  # of ICT: questions beside their facts
+  config.cloze.qa = ""
+  config.cloze.tokenizer.kind = "vocab"  # that of data
   size = common.pick(size, smoke="smoke", demo="demo", base="demo")
   # the phases, each with the fields of its own config file; data, seed and
   # init are set by the experiment
@@ -37,7 +40,7 @@ def get_config(size: str = "demo"):
 def _data(size: str) -> ConfigDict:
   """Facts and questions, which the experiment writes and names here."""
   config = common.data(size)
-  config.corpus = ""  # set by the experiment, as are qa_train and qa_dev
+  config.corpus = ""  # set by the experiment, as are the other files
   config.text = "sentences"
   config.qa = "files"
   config.block_len = 64  # a fact seldom is longer
@@ -62,8 +65,10 @@ def _fit(phase: ConfigDict, size: str) -> None:
 def _of_ict(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=150, base=150))
   config.hide_title = 0.0  # the name of a country is what is asked for
-  # a question repeats what a block is of, so overlap is worth learning
-  config.mask_rate = 0.3
+  # a question is never in the block of its fact
+  config.mask_rate = 1.0
+  if size != "smoke":
+    config.fill.query, config.fill.block = 0.8, 0.7
 
 
 def _of_encoder(config: ConfigDict, size: str) -> None:
@@ -74,6 +79,8 @@ def _of_encoder(config: ConfigDict, size: str) -> None:
 def _of_finetune(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=300, base=300))
   config.reader_beam_size = 3
+  if size != "smoke":
+    config.fill.query, config.fill.block, config.fill.joint = 0.8, 0.7, 0.75
   config.train.learning_rate = 1e-3
   config.max_answers = 2  # with the office and without
   config.max_answer_len = 14  # wordpieces; names are spelt

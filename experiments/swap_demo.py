@@ -34,11 +34,15 @@ def main(config, workdir):
   config.data.qa_train = str(facts / "train.jsonl")
   config.data.qa_dev = str(facts / "dev.jsonl")
 
+  config.cloze.corpus = str(facts / "cloze.jsonl")
+  config.cloze.tokenizer.vocab_file = str(path("data/tokenizer/vocab.txt"))
+  cloze = {"ict": (config.cloze, path("ict_data"))}
+
   def phase(name, train, section, *make_evaluators, **init) -> Phase:
     """Trains one phase in its own workdir."""
     section = section.copy_and_resolve_references()
-    section.data, section.seed = config.data, config.seed
-    section.data.dir = str(path("data"))
+    section.data, directory = cloze.get(name, (config.data, path("data")))
+    section.data.dir, section.seed = str(directory), config.seed
     section.init.update(init)
     return Phase(name, train, (section, path(name), *make_evaluators))
 
@@ -48,6 +52,7 @@ def main(config, workdir):
     phases.run(
       Phase("facts", swap.write, write),
       Phase("prepare", prepare.prepare, (config.data, path("data"))),
+      Phase("prepare_ict", prepare.prepare, cloze["ict"]),
     )
     phases.beside(phase("encoder", pretrain.pretrain, config.encoder))
     phases.run(phase("ict", ict.train_ict, config.ict))

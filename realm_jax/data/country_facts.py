@@ -48,6 +48,7 @@ class Fact(NamedTuple):
   answers: list[str]
 
 
+_WORDS = 20  # of a value; the answer stands at its beginning
 _OFFICE = frozenset(
   "acting interim transitional transition honorary crown president vice prime"
   " minister premier chancellor king queen prince princess emperor sultan amir"
@@ -142,12 +143,25 @@ def facts(countries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Fact]:
 
 
 def article(fact: Fact) -> Article:
-  """A fact as an article of two sentences: what it is of, and its value.
+  """A fact as an article of one line, short enough for one block.
 
-  The reader sees no title, so the text says itself which country it is about.
+  The reader sees no title, so the line says itself which country it is about.
   """
-  text = f"{fact.field.name} of {fact.country}.\n{fact.value}"
+  value = " ".join(fact.value.split()[:_WORDS])
+  text = f"{fact.field.name} of {fact.country}: {value}"
   return Article(fact.id, fact.country, text)
+
+
+def cloze(fact: Fact) -> list[Article]:
+  """Articles of a question and its fact, for the inverse cloze task.
+
+  The question is the sentence that was taken out of the fact's block.
+  """
+  line = article(fact)
+  return [
+    line._replace(id=q.id, text=f"{q.question}\n{line.text}")
+    for q in questions(fact)
+  ]
 
 
 def questions(fact: Fact) -> list[Question]:

@@ -2,10 +2,13 @@
 
 Countries are split by a hash of their code: the questions of half of them are
 trained on, with the old book's answers; of a sixth they are for choosing a
-recipe, of a third nothing but the blocks is ever seen.
+recipe, of a third nothing but the blocks is ever seen. The retriever learns its inverse
+cloze task from the questions of that half beside their facts, and from the
+others' facts alone, so that it knows every country by its name.
 """
 
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -42,7 +45,7 @@ class Asked(NamedTuple):
 def write(
   directory: pathlib.Path, max_countries: int = 0, cache: str = ""
 ) -> None:
-  """Writes BOOK.jsonl, train.jsonl, dev.jsonl and asked_BOOK.jsonl.
+  """Writes BOOK.jsonl, cloze.jsonl, SPLIT.jsonl and asked_BOOK.jsonl.
 
   Args:
     directory: where to.
@@ -59,6 +62,10 @@ def write(
       directory / f"{book}.jsonl",
       map(country_facts.article, of_book.values()),
     )
+  articles.write_articles(
+    directory / "cloze.jsonl",
+    itertools.chain.from_iterable(map(_cloze, old.values())),
+  )
   for split in ("train", "dev"):
     of_split = [f for f in old.values() if split_of(f) == split]
     qa.write_qa(
@@ -93,6 +100,12 @@ def _countries(max_countries: int, cache: str) -> Iterator[list]:
   codes = sorted(old.keys() & new.keys())[: max_countries or None]
   for book in (old, new):
     yield [(code, book[code]) for code in codes]
+
+
+def _cloze(fact: Fact) -> list[articles.Article]:
+  if split_of(fact) == "train":
+    return country_facts.cloze(fact)
+  return [country_facts.article(fact)]
 
 
 def _asked(old: Fact, new: Fact) -> Asked | None:

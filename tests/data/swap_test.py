@@ -101,7 +101,13 @@ def test_the_end_of_an_answer_depends_on_the_field():
     "first language": ["French"],
   }
   assert country_facts.article(found["capital"]) == Article(
-    "factbook/xx/capital", "X", "capital of X.\nZ; note - moved"
+    "factbook/xx/capital", "X", "capital of X: Z; note - moved"
+  )
+  [cloze] = country_facts.cloze(found["capital"])
+  assert cloze == Article(
+    "factbook/xx/capital/0",
+    "X",
+    "what is the capital of X?\ncapital of X: Z; note - moved",
   )
   [question] = country_facts.questions(found["capital"])
   assert question == qa.Question(
@@ -175,6 +181,12 @@ def test_both_books_are_asked_about_what_can_be_compared(books, tmp_path):
   chosen = {q.article_id for q in qa.read_qa(folder / "dev.jsonl")}
   asked = swap.read_asked(folder)
   assert not trained & chosen
+  cloze = list(articles.read_articles(folder / "cloze.jsonl"))
+  beside = {a.id.rpartition("/")[0] for a in cloze if "?\n" in a.text}
+  assert beside == trained  # no question of another country
+  assert {a.id for a in cloze if "\n" not in a.text} == (
+    corpora[0].keys() - trained
+  )
   seen = {"test": 0, "train": 0}
   for group, split, by_book in asked:
     old, new = (by_book[book] for book in swap.BOOKS)
