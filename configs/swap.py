@@ -64,6 +64,7 @@ def _fit(phase: ConfigDict, size: str) -> None:
 
 def _of_ict(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=150, base=150))
+  config.train.learning_rate = 5e-4
   config.hide_title = 0.0  # the name of a country is what is asked for
   # a question is never in the block of its fact
   config.mask_rate = 1.0
@@ -82,10 +83,13 @@ def _of_finetune(config: ConfigDict, size: str) -> None:
   if size != "smoke":
     config.fill.query, config.fill.block, config.fill.joint = 0.8, 0.7, 0.75
   config.train.learning_rate = 1e-3
+  # ICT has taught it the questions; on, it drifts from what it searches
+  config.train.retriever_lr_scale = 0.0
+  config.refresh.mode = "never"
+  config.embed_found = False
   config.max_answers = 2  # with the office and without
   config.max_answer_len = 14  # wordpieces; names are spelt
   config.max_span_width = 14
-  config.refresh.every_steps = common.pick(size, smoke=2, demo=100, base=100)
 
 
 def _last(train: ConfigDict, num_steps: int) -> None:
