@@ -57,7 +57,7 @@ def _fit(phase: ConfigDict, size: str) -> None:
   """What all phases need for short facts."""
   for name in phase.fill:
     phase.fill[name] = 1.0
-  phase.block_len = common.pick(size, smoke=32, demo=48, base=48)
+  phase.block_len = common.pick(size, smoke=32, demo=40, base=40)
   phase.query_len = 24
   phase.joint_len = common.pick(size, smoke=40, demo=56, base=56)
 
@@ -69,19 +69,19 @@ def _of_ict(config: ConfigDict, size: str) -> None:
   # a question is never in the block of its fact
   config.mask_rate = 1.0
   if size != "smoke":
-    config.fill.query, config.fill.block = 0.8, 0.7
+    config.fill.query, config.fill.block = 0.8, 0.85
 
 
 def _of_encoder(config: ConfigDict, size: str) -> None:
-  _last(config.train, common.pick(size, smoke=4, demo=150, base=150))
+  _last(config.train, common.pick(size, smoke=4, demo=120, base=120))
   config.text_weights = (1.0,)
 
 
 def _of_finetune(config: ConfigDict, size: str) -> None:
-  _last(config.train, common.pick(size, smoke=4, demo=300, base=300))
+  _last(config.train, common.pick(size, smoke=4, demo=250, base=250))
   config.reader_beam_size = 3
   if size != "smoke":
-    config.fill.query, config.fill.block, config.fill.joint = 0.8, 0.7, 0.75
+    config.fill.query, config.fill.joint = 0.85, 0.85
   config.train.learning_rate = 1e-3
   # ICT has taught it the questions; on, it drifts from what it searches
   config.train.retriever_lr_scale = 0.0

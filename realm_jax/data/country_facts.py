@@ -48,7 +48,7 @@ class Fact(NamedTuple):
   answers: list[str]
 
 
-_WORDS = 20  # of a value; the answer stands at its beginning
+_WORDS = 10  # of a value; the answer stands at its beginning
 _OFFICE = frozenset(
   "acting interim transitional transition honorary crown president vice prime"
   " minister premier chancellor king queen prince princess emperor sultan amir"
@@ -145,11 +145,12 @@ def facts(countries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Fact]:
 def article(fact: Fact) -> Article:
   """A fact as an article of one line, short enough for one block.
 
-  The reader sees no title, so the line says itself which country it is about.
+  The title says which fact of which country it is, and so does the line, since
+  the reader sees no title.
   """
+  title = f"{fact.field.name} of {fact.country}"
   value = " ".join(fact.value.split()[:_WORDS])
-  text = f"{fact.field.name} of {fact.country}: {value}"
-  return Article(fact.id, fact.country, text)
+  return Article(fact.id, title, f"{title}: {value}")
 
 
 def cloze(fact: Fact) -> list[Article]:

@@ -101,12 +101,12 @@ def test_the_end_of_an_answer_depends_on_the_field():
     "first language": ["French"],
   }
   assert country_facts.article(found["capital"]) == Article(
-    "factbook/xx/capital", "X", "capital of X: Z; note - moved"
+    "factbook/xx/capital", "capital of X", "capital of X: Z; note - moved"
   )
   [cloze] = country_facts.cloze(found["capital"])
   assert cloze == Article(
     "factbook/xx/capital/0",
-    "X",
+    "capital of X",
     "what is the capital of X?\ncapital of X: Z; note - moved",
   )
   [question] = country_facts.questions(found["capital"])
