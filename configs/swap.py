@@ -64,7 +64,11 @@ def _fit(phase: ConfigDict, size: str) -> None:
 
 def _of_ict(config: ConfigDict, size: str) -> None:
   _last(config.train, common.pick(size, smoke=4, demo=150, base=150))
-  config.train.learning_rate = 5e-4
+  config.train.batch_size = common.pick(size, smoke=16, demo=512, base=512)
+  config.train.learning_rate = 1e-3
+  # the words that question and fact share tell them from most of a batch at the
+  # first step; on the plain inner product nothing would be left to learn
+  config.score_scale = 0.1
   config.hide_title = 0.0  # the name of a country is what is asked for
   # a question is never in the block of its fact
   config.mask_rate = 1.0
@@ -78,15 +82,13 @@ def _of_encoder(config: ConfigDict, size: str) -> None:
 
 
 def _of_finetune(config: ConfigDict, size: str) -> None:
-  _last(config.train, common.pick(size, smoke=4, demo=250, base=250))
+  _last(config.train, common.pick(size, smoke=4, demo=400, base=400))
   config.reader_beam_size = 3
   if size != "smoke":
     config.fill.query, config.fill.joint = 0.85, 0.85
   config.train.learning_rate = 1e-3
-  # ICT has taught it the questions; on, it drifts from what it searches
-  config.train.retriever_lr_scale = 0.0
-  config.refresh.mode = "never"
-  config.embed_found = False
+  # a faster one runs away from the index that it searches
+  config.train.retriever_lr_scale = 0.1
   config.max_answers = 2  # with the office and without
   config.max_answer_len = 14  # wordpieces; names are spelt
   config.max_span_width = 14
