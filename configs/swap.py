@@ -86,9 +86,9 @@ def _of_finetune(config: ConfigDict, size: str) -> None:
   config.reader_beam_size = 3
   if size != "smoke":
     config.fill.query, config.fill.joint = 0.85, 0.85
-  config.train.learning_rate = 1e-3
+  config.train.learning_rate = 3e-4
   # a faster one runs away from the index that it searches
-  config.train.retriever_lr_scale = 0.1
+  config.train.retriever_lr_scale = 0.3
   config.max_answers = 2  # with the office and without
   config.max_answer_len = 14  # wordpieces; names are spelt
   config.max_span_width = 14
