@@ -53,7 +53,7 @@ def get_common(size: str) -> ConfigDict:
   # [CLS] query [SEP], wordpieces
   config.query_len = pick(size, smoke=24, demo=32, base=96)
   # [CLS] title [SEP] body [SEP] as the embedder reads it, wordpieces
-  config.block_len = pick(size, smoke=32, demo=64, base=288)
+  config.block_len = pick(size, smoke=32, demo=48, base=288)
   # [CLS] query [SEP] body [SEP] as encoder and reader see it, wordpieces; the
   # body is cut to what the query leaves
   config.joint_len = pick(size, smoke=40, demo=48, base=384)

@@ -115,7 +115,8 @@ class Attention(nn.Module):
     def project(x, which, spread=lambda x: x):
       y = spread(precision.affine(x, kernel[:, which], offset[which]))
       y = y.reshape(*y.shape[:-1], heads, d // heads)  # [R, T, 1-3, H, D/H]
-      return (y[:, :, i] for i in range(y.shape[2]))
+      # jnp.split: its gradient is one concatenation, that of indexing three sums
+      return (part[:, :, 0] for part in jnp.split(y, y.shape[2], axis=2))
 
     spread = layout.unpack if layout else lambda x: x
     if x_read is None:
