@@ -8,12 +8,15 @@ Needs: prepared data with questions, and a run of pretrain to start from.
 
 from experiments import command
 
+_PROFILE = command.profile_flag()
+
 
 def main(config, workdir):
   from experiments import evaluators
-  from realm_jax.train import finetune
+  from realm_jax.train import finetune, profile
 
-  finetune.finetune(config, workdir, evaluators.of_finetuning)
+  steps = profile.parse(_PROFILE.value, config.train.num_steps)
+  finetune.finetune(config, workdir, evaluators.of_finetuning, steps)
 
 
 if __name__ == "__main__":

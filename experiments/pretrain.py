@@ -8,12 +8,15 @@ this command with configs/encoder.py.
 
 from experiments import command
 
+_PROFILE = command.profile_flag()
+
 
 def main(config, workdir):
   from experiments import evaluators
-  from realm_jax.train import pretrain
+  from realm_jax.train import pretrain, profile
 
-  pretrain.pretrain(config, workdir, evaluators.of_pretraining)
+  steps = profile.parse(_PROFILE.value, config.train.num_steps)
+  pretrain.pretrain(config, workdir, evaluators.of_pretraining, steps)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ Needs: prepared data (prepare_data).
 
 from experiments import command
 
+_PROFILE = command.profile_flag()
+
 
 def main(config, workdir):
-  from realm_jax.train import ict
+  from realm_jax.train import ict, profile
 
-  ict.train_ict(config, workdir)
+  steps = profile.parse(_PROFILE.value, config.train.num_steps)
+  ict.train_ict(config, workdir, steps)
 
 
 if __name__ == "__main__":

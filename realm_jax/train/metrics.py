@@ -21,7 +21,16 @@ from realm_jax.config import InputError
 TIMINGS = (
   "time",
   "steps_per_second",
+  "step_seconds_p50",
+  "step_seconds_p90",
+  "step_seconds_p99",
+  "tokens_per_second",
+  "model_flops_per_second",
+  "mfu",
+  "search_flops_share",  # there only where there is a pace
   "input_seconds",
+  "swap_seconds",
+  "checkpoint_seconds",
   "refresh_seconds",
   "refresh_blocks_per_second",
   "refresh_share",
@@ -38,6 +47,8 @@ HEADLINE = (
   "null_mass",
   "exact_match",
   "index_version",
+  "tokens_per_second",
+  "mfu",
 )
 note = progress.say  # a line on stderr
 
@@ -121,7 +132,7 @@ class Progress(progress.Progress):
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
     """Shows the newest figures, those of step `step`."""
-    figures = {k: f"{float(values[k]):.4g}" for k in HEADLINE if k in values}
+    figures = {k: _shown(values[k]) for k in HEADLINE if k in values}
     super().update(step, figures)
 
 
@@ -137,6 +148,10 @@ class BlockProgress(progress.Progress):
   def add(self, num_blocks: int) -> None:
     """So many blocks more are done."""
     self.update(self._done + num_blocks)
+
+
+def _shown(value: Any) -> str:
+  return f"{float(value):.4g}" if abs(value) < 1e4 else f"{float(value):.0f}"
 
 
 def _number(value: Any) -> float | int | None:

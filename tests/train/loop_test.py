@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.train import checkpoint, loop, metrics
+from realm_jax.train import checkpoint, loop, metrics, profile, telemetry
 
 _TOY = pathlib.Path(__file__).with_name("toy_run.py")
 _spec = importlib.util.spec_from_file_location("toy_run", _TOY)
@@ -49,7 +49,16 @@ def test_lines_are_on_cadence_and_where_the_index_was_swapped(whole):
   assert [x["step"] for x in lines if "toy/norm" in x] == [6, 12, 18, 24]
   timed = metrics.read_metrics(whole[0])
   assert all(x["input_seconds"] > 0 for x in timed if "loss" in x)
-  assert any(x.get("steps_per_second", 0) > 0 for x in timed)
+  paced = [x for x in timed if "steps_per_second" in x]
+  assert paced and all(
+    x["tokens_per_second"] == pytest.approx(40 * x["steps_per_second"])
+    for x in paced
+  )
+  assert all(x["step_seconds_p50"] <= x["step_seconds_p99"] for x in paced)
+  assert not any("mfu" in x for x in timed)  # nobody knows a CPU's peak
+  # the seconds of a checkpoint stand in the line after it, the last one's not
+  saved = [x["step"] for x in timed if "checkpoint_seconds" in x]
+  assert saved == [6, 10, 14, 18, 21]
 
 
 def test_loss_of_each_line_is_that_steps_own(whole, tmp_path):
@@ -142,15 +151,15 @@ def test_bad_loss_names_step_examples_and_last_good_checkpoint(
 
 def test_no_more_steps_under_way_than_allowed():
   flight = loop._Flight(
-    3,
-    1,
-    9,
+    loop.Schedule(9, 1, 0, 0, 3),
     None,
     types.SimpleNamespace(write=lambda *_: None),
     lambda *_: {},
+    telemetry.Meter(),
   )
   for step in range(1, 8):
-    flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, 0.1)
+    spent = telemetry.Spent().take(input=0.1)
+    flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, spent)
     assert flight.landed == max(0, step - 3)
   flight.drain()
   assert flight.landed == 7
@@ -193,3 +202,24 @@ def test_disk_full_while_saving_is_one_line_and_leaves_nothing(
 def test_hidden_copy_to_the_device_is_refused(tmp_path):
   with pytest.raises(Exception, match="Disallowed host-to-device"):
     toy_run.run(tmp_path, place=lambda batch: batch)
+
+
+def test_some_steps_are_traced(tmp_path, capsys):
+  toy_run.run(tmp_path, num_steps=5, eval_every=0, profile=range(2, 4))
+  (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+  names = trace.read_bytes()
+  found = [n for n in range(1, 6) if f"train#step_num={n}".encode() in names]
+  assert found == [2, 3] or b"train" in names
+  assert f"{tmp_path}/profile: a trace;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["3", "3:2", "0:2", "5:9", "a:b", "1:2:3"])
+def test_steps_to_trace_that_cannot_be(text):
+  with pytest.raises(InputError, match=f"--profile={text}: wanted .* 7:8$"):
+    profile.parse(text, 8)
+
+
+def test_steps_to_trace():
+  assert list(profile.parse("3:5", 8)) == [3, 4, 5]
+  assert list(profile.parse("8:8", 8)) == [8]
+  assert not profile.parse("", 8)
