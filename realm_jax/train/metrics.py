@@ -16,6 +16,7 @@ import tensorboardX
 
 from realm_jax import files, progress
 from realm_jax.config import InputError
+from realm_jax.train import telemetry
 
 # What differs between two runs of the same thing.
 TIMINGS = (
@@ -139,15 +140,19 @@ class Progress(progress.Progress):
 class BlockProgress(progress.Progress):
   """Shows how a build comes on."""
 
-  def __init__(self, done: int, total: int):
-    """Begins with `done` of `total` blocks."""
+  def __init__(self, done: int, total: int, num_devices: int = 1):
+    """Begins with `done` of `total` blocks, embedded by so many devices."""
     super().__init__(total, "block", done)
+    self._num_devices, self._flops = num_devices, 0
     if done:
       note(f"{done} of {total} blocks are embedded already")
 
-  def add(self, num_blocks: int) -> None:
-    """So many blocks more are done."""
-    self.update(self._done + num_blocks)
+  def add(self, num_blocks: int, flops: int) -> None:
+    """So many blocks more are done; it took so many FLOPs."""
+    self._flops += flops
+    pace = self._flops / max(time.monotonic() - self._began, 1e-9)
+    figures = telemetry.in_words(pace, self._num_devices)
+    self.update(self._done + num_blocks, figures)
 
 
 def _shown(value: Any) -> str:

@@ -116,3 +116,12 @@ def rates(flops_per_second: float, num_devices: int) -> dict[str, float]:
   if peak := device.peak_flops():
     figures["mfu"] = flops_per_second / (num_devices * peak)
   return figures
+
+
+def in_words(flops_per_second: float, num_devices: int) -> dict[str, str]:
+  """{"GFLOP/s": "45.1", "MFU": "41.0%"}, the latter where a peak is known."""
+  figures = rates(flops_per_second, num_devices)
+  words = {"GFLOP/s": f"{flops_per_second / 1e9:.3g}"}
+  if "mfu" in figures:
+    words["MFU"] = f"{figures['mfu']:.1%}"
+  return words

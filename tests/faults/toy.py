@@ -246,10 +246,10 @@ def work(workdir, chunk_seconds=0.0, **options):
   """A worker's life; RUN/chunks.jsonl has a line for each chunk it finished."""
   add = staging.Staging.add
 
-  def logged(stage, chunk, values, taken):
+  def logged(stage, chunk, values, *taken):
     time.sleep(chunk_seconds)
     at = files.read_json(stage.path / "identity.json")["params_step"]
-    add(stage, chunk, values, taken)
+    add(stage, chunk, values, *taken)
     with (pathlib.Path(workdir) / "chunks.jsonl").open("a") as f:
       f.write(json.dumps({"params_step": at, "chunk": chunk}) + "\n")
 
