@@ -9,14 +9,11 @@ import collections
 import contextlib
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from realm_jax import distributed, files
 from realm_jax.config import InputError
@@ -25,6 +22,7 @@ from realm_jax.train.checkpoint import Checkpoints
 from realm_jax.train.metrics import MetricsWriter, Progress, note
 from realm_jax.train.profile import Profile
 from realm_jax.train.state import TrainState
+from realm_jax.train.stop import StopSignals
 from realm_jax.train.telemetry import Meter, Spent
 
 StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, Any, dict]]
@@ -130,7 +128,7 @@ def train(
   with (
     Progress(start, num_steps) as progress,
     Profile(workdir, profile) as trace,
-    _StopSignals() as stop_asked,
+    StopSignals() as stop_asked,
     jax.thread_guard(jax.process_count() > 1),
   ):
     for step in range(start + 1, num_steps + 1):
@@ -218,54 +216,6 @@ class _Flight:
       pace = self._meter.take(values)
       self._writer.write(step.number, {**values, **step.events, **seen, **pace})
       self.figures.update(pace)
-
-
-class _StopSignals:
-  """SIGTERM and SIGINT as a question asked after each step, and in each wait.
-
-  The first signal lets the step end; a second one acts at once. Of several
-  processes JAX's own preemption notifier takes SIGTERM, and has all of them
-  told at the same question: all must ask equally often.
-
-  Attributes:
-    told: whether the answer was yes.
-  """
-
-  def __enter__(self) -> "_StopSignals":
-    self._signal, self._before = None, {}
-    self.told, self._asked = False, 0
-    main = threading.current_thread() is threading.main_thread()
-    if main and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._take)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def __call__(self) -> bool:
-    """Whether to stop."""
-    self._asked += 1  # from 1: before the first JAX's notifier agrees on 1
-    if jax.process_count() > 1:
-      told = multihost_utils.reached_preemption_sync_point(self._asked)
-    else:
-      told = self._signal is not None
-    self.told |= told
-    return self.told
-
-  def exit(self, step: int, checkpoints: Checkpoints) -> NoReturn:
-    """Ends the process: well for a scheduler, as a signal does for a person."""
-    checkpoints.wait()
-    number = self._signal or signal.SIGTERM
-    name = signal.Signals(number).name
-    note(f"{name}: stopped after step {step}; the same command goes on there")
-    raise SystemExit(0 if number == signal.SIGTERM else 128 + number)
-
-  def _take(self, number, frame) -> None:
-    del frame
-    self._signal = number
-    self.__exit__()
 
 
 def _next_batch(

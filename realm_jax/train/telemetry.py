@@ -85,7 +85,7 @@ class Meter:
     paces, self._paces = self._paces, []
     total = sum(spent, collections.Counter())
     figures = {f"{k}_seconds": v / len(spent) for k, v in total.items()}
-    if not paces:  # no pace of a step that waited alone
+    if not sum(paces):  # no pace of a step that waited alone
       return figures
     pace = len(paces) / sum(paces)
     figures["steps_per_second"] = pace

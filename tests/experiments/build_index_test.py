@@ -24,7 +24,9 @@ def test_an_index_is_made_once(run, start):
   outcome = start("build_index", f"--workdir={run}", SMALL)
   assert outcome.code == 0, outcome.err
   assert f"{run}/index/0: 11 blocks in " in outcome.err
+  assert outcome.err.endswith(" GFLOP/s\n")
   block_emb, made = index.read_version(run, 0, {"params_step": 3})
+  assert made["flops"] > 0
   assert [f for f in made["files"] if "/c/" in f] == [
     f"block_emb/c/{i}/0" for i in range(4)
   ]
@@ -93,6 +95,7 @@ def test_shards_share_the_chunks(run, start):
   assert index.list_versions(run) == []
   outcome = start("build_index", f"--workdir={run}", SMALL, "--shard=0/3")
   assert f"{run}/index/0: 11 blocks in " in outcome.err
+  assert outcome.err.endswith(" GFLOP/s\n")
   np.testing.assert_array_equal(
     index.read_version(run, 0, {})[0], index.read_version(whole, 0, {})[0]
   )
