@@ -49,6 +49,6 @@ def _times(op: Op, rounds: int) -> int:
   if op.name == "while":
     return rounds
   if op.name == "shard_map":  # its shapes are those of one device
-    axes = op.params["manual_axes"]
+    axes = op.params["newly_manual_axes"]
     return math.prod(op.params["mesh"].shape[axis] for axis in axes)
   return op.params.get("length", 1)
