@@ -101,9 +101,9 @@ def run(
     )
 
 
-def profile_flag() -> flags.FlagHolder:
+def profile_flag() -> None:
   """Defines --profile, of the commands that train; see train/profile.py."""
-  return flags.DEFINE_string(
+  flags.DEFINE_string(
     "profile", "", "FIRST:LAST, steps to trace to WORKDIR/profile, for xprof"
   )
 

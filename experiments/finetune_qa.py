@@ -6,18 +6,19 @@
 Needs: prepared data with questions, and a run of pretrain to start from.
 """
 
-from experiments import command
+from absl import flags
 
-_PROFILE = command.profile_flag()
+from experiments import command
 
 
 def main(config, workdir):
   from experiments import evaluators
   from realm_jax.train import finetune, profile
 
-  steps = profile.parse(_PROFILE.value, config.train.num_steps)
+  steps = profile.parse(flags.FLAGS.profile, config.train.num_steps)
   finetune.finetune(config, workdir, evaluators.of_finetuning, steps)
 
 
 if __name__ == "__main__":
+  command.profile_flag()
   command.run(main, several_processes=True)

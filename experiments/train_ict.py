@@ -5,17 +5,18 @@
 Needs: prepared data (prepare_data).
 """
 
-from experiments import command
+from absl import flags
 
-_PROFILE = command.profile_flag()
+from experiments import command
 
 
 def main(config, workdir):
   from realm_jax.train import ict, profile
 
-  steps = profile.parse(_PROFILE.value, config.train.num_steps)
+  steps = profile.parse(flags.FLAGS.profile, config.train.num_steps)
   ict.train_ict(config, workdir, steps)
 
 
 if __name__ == "__main__":
+  command.profile_flag()
   command.run(main, several_processes=True)

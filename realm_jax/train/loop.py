@@ -111,9 +111,7 @@ def train(
   """
   start, num_steps = _start(checkpoints, schedule, workdir), schedule.num_steps
   if start:
-    tree = {"state": state, "index": index}
-    tree, _ = checkpoints.restore(start, tree, batches)
-    state, index = tree["state"], fit(tree["index"])
+    state, index = _restore(start, state, index, batches, checkpoints, fit)
   writer.truncate_after(start)
   flight = _Flight(schedule, checkpoints, writer, watch, meter or Meter())
   spent = Spent()
@@ -142,14 +140,11 @@ def train(
         if stop_asked.told:
           stop_asked.exit(step - 1, checkpoints)
         raise
-      if events:
-        flight.pause()
       with spent.on("input"):
         batch, placed = _next_batch(batches, step, place_batch)
       with _undisturbed(step):
         state, index, scalars = step_fn(state, index, placed)
-      seconds = spent.take(swap=events.get("refresh_seconds", 0))
-      flight.add(step, batch.example_ids, scalars, events, seconds)
+      flight.add(step, batch.example_ids, scalars, events, spent.take())
 
       trace.after(step, flight.drain)
       last, stopping = step == num_steps, stop_asked()
@@ -172,7 +167,7 @@ class _Step(NamedTuple):
   example_ids: np.ndarray
   scalars: Mapping[str, jax.Array]
   events: Mapping[str, Any]
-  spent: Mapping[str, float]
+  spent: collections.Counter
 
 
 class _Flight:
@@ -187,7 +182,11 @@ class _Flight:
 
   def add(self, *step) -> None:
     """Takes a step in; waits for the oldest where there are too many."""
-    self._steps.append(_Step(*step))
+    step = _Step(*step)
+    if step.events:
+      self._pause()
+      step.spent["swap"] += step.events.get("refresh_seconds", 0)
+    self._steps.append(step)
     while len(self._steps) > self._schedule.max_in_flight:
       self._land()
 
@@ -195,10 +194,9 @@ class _Flight:
     """Waits for all of them. What comes next is not part of the pace."""
     while self._steps:
       self._land()
-    self.pause()
+    self._pause()
 
-  def pause(self) -> None:
-    """What came just now is not part of the pace."""
+  def _pause(self) -> None:
     self._meter.pause(self._steps[-1].number if self._steps else self.landed)
 
   def _land(self) -> None:
@@ -216,6 +214,12 @@ class _Flight:
       pace = self._meter.take(values)
       self._writer.write(step.number, {**values, **step.events, **seen, **pace})
       self.figures.update(pace)
+
+
+def _restore(start, state, index, batches, checkpoints, fit):
+  tree = {"state": state, "index": index}
+  tree, _ = checkpoints.restore(start, tree, batches)
+  return tree["state"], fit(tree["index"])
 
 
 def _next_batch(

@@ -32,10 +32,10 @@ class Spent:
     yield
     self._seconds[what] += time.monotonic() - began
 
-  def take(self, **more: float) -> collections.Counter:
-    """What was spent, and what was known of elsewhere; begins anew."""
+  def take(self) -> collections.Counter:
+    """What was spent; begins anew."""
     taken, self._seconds = self._seconds, collections.Counter()
-    return taken + collections.Counter(more)
+    return taken
 
 
 class Meter:

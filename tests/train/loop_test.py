@@ -1,5 +1,6 @@
 """The loop: bit-equal resumes, bad losses named, signals, the bounded window."""
 
+import collections
 import gzip
 import importlib.util
 import json
@@ -160,11 +161,37 @@ def test_no_more_steps_under_way_than_allowed():
     telemetry.Meter(),
   )
   for step in range(1, 8):
-    spent = telemetry.Spent().take(input=0.1)
+    spent = collections.Counter(input=0.1)
     flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, spent)
     assert flight.landed == max(0, step - 3)
   flight.drain()
   assert flight.landed == 7
+
+
+def test_a_swap_is_no_part_of_the_pace(monkeypatch):
+  """Nor are the steps that were under way, and ended while it was made."""
+  clock, lines = [0.0], {}
+  monkeypatch.setattr("time.monotonic", lambda: clock[0])
+  flight = loop._Flight(
+    loop.Schedule(9, 1, 0, 0, 2),
+    None,
+    types.SimpleNamespace(write=lines.__setitem__),
+    lambda *_: {},
+    telemetry.Meter(),
+  )
+  for step in range(1, 10):
+    events = {"refresh_seconds": 50.0} if step == 5 else {}
+    clock[0] += 50.0 if events else 2.0
+    spent = collections.Counter()
+    flight.add(step, np.arange(2), {"loss": 1.0}, events, spent)
+  flight.drain()
+  seconds = {k: 1 / v.get("steps_per_second", 1e9) for k, v in lines.items()}
+  timed = [step for step, s in seconds.items() if s > 1e-8]
+  assert timed == [2, 6, 7]
+  assert {seconds[step] for step in timed} == {2.0}
+  assert {
+    k: v["swap_seconds"] for k, v in lines.items() if "swap_seconds" in v
+  } == {5: 50.0}
 
 
 def test_fewer_steps_than_done_is_refused(whole):
