@@ -12,7 +12,7 @@ import re
 from jax.extend import core
 
 from realm_jax.plan import cost, trace
-from realm_jax.plan.trace import Op
+from realm_jax.plan.trace import Op, Traced
 
 _AGAIN = "rematted_computation"  # the scope that JAX gives it
 
@@ -28,22 +28,27 @@ def count(
     rounds: of a loop whose length the trace does not tell.
   """
   under = re.compile(rf"(^|[/(]){scope}($|[/)])")  # jvp(search) as well
+  return _count(trace.flatten(jaxpr.jaxpr), under, rounds)
+
+
+def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:
   total = inside = 0
-  for op in trace.flatten(jaxpr.jaxpr).ops:
-    found = _of(op, rounds)
-    total += found
-    inside += found * bool(under.search(op.scope))
+  for op in traced.ops:
+    if _AGAIN in op.scope:
+      continue
+    found = (
+      [(cost.product(op), 0)]
+      if op.name == "dot_general"
+      else [
+        _count(trace.flatten(program), under, rounds)
+        for program in trace.inner_programs(op)
+      ]
+    )
+    most = max(found, default=(0, 0))  # the costliest branch
+    of_op, of_scope = (n * _times(op, rounds) for n in most)
+    total += of_op
+    inside += of_op if under.search(op.scope) else of_scope
   return total, inside
-
-
-def _of(op: Op, rounds: int) -> int:
-  if _AGAIN in op.scope:
-    return 0
-  if op.name == "dot_general":
-    return cost.product(op)
-  programs = map(trace.flatten, trace.inner_programs(op))
-  inner = [sum(_of(o, rounds) for o in program.ops) for program in programs]
-  return _times(op, rounds) * max(inner, default=0)  # the costliest branch
 
 
 def _times(op: Op, rounds: int) -> int:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from realm_jax import files
 from realm_jax.data.blocks import BlockStore
 from realm_jax.retrieval import index, manifest, staging
 from realm_jax.train import build_index
@@ -40,6 +41,13 @@ def test_an_index_is_made_once(run, start):
   outcome = start("build_index", f"--workdir={run}")
   assert "index version 0 is of these params already" in outcome.err
   assert index.list_versions(run) == [0]
+
+
+def test_it_computes_in_the_runs_precision(run):
+  path = run / "config.json"
+  files.write_json(path, {**files.read_json(path), "compute_dtype": "bfloat16"})
+  source = build_index.open_source(run)
+  assert source.buckets.retrieval.embedder.config.compute_dtype == "bfloat16"
 
 
 def test_it_comes_after_the_versions_of_training(demo, start, tmp_path):

@@ -53,6 +53,12 @@ def test_a_scope_and_the_rounds_of_a_loop():
   assert counted == ((1 + 2 * 4) * once, once)
   assert flops.count(_jaxpr(function, *args), "sea", rounds=1)[1] == 0
 
+  def parts(xs, w):  # as of a batch that is computed in parts
+    return jax.lax.map(lambda x: jax.grad(loss)(x, w), xs)
+
+  jaxpr = _jaxpr(parts, _array(6, 3, 5), _array(5, 5))
+  assert flops.count(jaxpr, "search") == (6 * once, 6 * once)
+
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_search_is_that_of_all_devices(devices):
