@@ -101,6 +101,13 @@ def run(
     )
 
 
+def profile_flag() -> None:
+  """Defines --profile, of the commands that train; see train/profile.py."""
+  flags.DEFINE_string(
+    "profile", "", "FIRST:LAST, steps to trace to WORKDIR/profile, for xprof"
+  )
+
+
 def _help(
   command: dict[str, Any],
   defaults: config_dict.ConfigDict | None,

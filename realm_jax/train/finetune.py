@@ -82,6 +82,7 @@ def finetune(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   make_evaluators: Callable[[Finetuning], run.Evaluators] = lambda _: (),
+  profile: range = range(0),
 ) -> tuple[TrainState, Index]:
   """Trains retriever and reader on questions and answers.
 
@@ -89,6 +90,7 @@ def finetune(
     config: configs/finetune.py.
     workdir: of the run; an interrupted one goes on.
     make_evaluators: the run's evaluators, given its models and data.
+    profile: steps that are traced.
 
   Raises:
     InputError: a mistake in config, data or workdir.
@@ -120,11 +122,12 @@ def finetune(
     config,
     workdir,
     corpus,
-    step_fn=step.jit_step(qa_step, tokens),
+    step_fn=step.JitStep(qa_step, tokens),
     state=state,
     batches=_batches(config, corpus),
     refresher=refresher,
     evaluators=make_evaluators(opened),
+    profile=profile,
   )
 
 

@@ -84,6 +84,7 @@ def pretrain(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   make_evaluators: Callable[[Pretraining], run.Evaluators] = lambda _: (),
+  profile: range = range(0),
 ) -> tuple[TrainState, Index | None]:
   """Trains retriever and encoder together (paper, section 3).
 
@@ -91,6 +92,7 @@ def pretrain(
     config: configs/pretrain.py or configs/encoder.py.
     workdir: of the run; an interrupted one goes on.
     make_evaluators: the run's evaluators, given its models and data.
+    profile: steps that are traced.
 
   Raises:
     InputError: a mistake in config, data or workdir.
@@ -113,9 +115,10 @@ def pretrain(
       config,
       workdir,
       corpus,
-      step_fn=step.jit_step(encoder_step, tokens),
+      step_fn=step.JitStep(encoder_step, tokens),
       state=state,
       batches=batches,
+      profile=profile,
     )
   refresher = run.make_refresher(
     config,
@@ -137,11 +140,12 @@ def pretrain(
     config,
     workdir,
     corpus,
-    step_fn=step.jit_step(pretrain_step, tokens),
+    step_fn=step.JitStep(pretrain_step, tokens),
     state=state,
     batches=batches,
     refresher=refresher,
     evaluators=make_evaluators(opened),
+    profile=profile,
   )
 
 

@@ -223,13 +223,13 @@ class _Worker:
     steps = sealed.numbers(self._checkpoints)
     return step not in self._bad and step in steps
 
-  def _beat_at_times(self) -> Callable[[int], None]:
+  def _beat_at_times(self) -> Callable[[int, int], None]:
     """Shows within a chunk that this worker lives."""
     beaten = time.monotonic()
 
-    def on_blocks(count):
+    def on_blocks(count, flops):
       nonlocal beaten
-      del count
+      del count, flops
       if time.monotonic() - beaten > _BEAT_SECONDS:
         beaten = time.monotonic()
         self._heart.beat()

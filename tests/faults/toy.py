@@ -28,7 +28,14 @@ from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.modes import refresher_of
 from realm_jax.retrieval.refresh import BlockEmbedder
-from realm_jax.train import checkpoint, loop, metrics, sealed, worker
+from realm_jax.train import (
+  checkpoint,
+  loop,
+  metrics,
+  sealed,
+  telemetry,
+  worker,
+)
 from realm_jax.train.build_index import Source
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
@@ -204,13 +211,12 @@ def train(workdir, refresher=None, **config):
     state=state,
     index=index,
     batches=batches(config["step_seconds"]),
-    num_steps=config["num_steps"],
+    schedule=loop.Schedule(
+      config["num_steps"], config["log_every"], 0, config["checkpoint_every"]
+    ),
     workdir=workdir,
     checkpoints=checkpoints,
     writer=metrics.MetricsWriter(workdir),
-    log_every=config["log_every"],
-    eval_every=0,
-    checkpoint_every=config["checkpoint_every"],
     refresh=refresher,
     watch=refresher.watch,
   )
@@ -240,10 +246,10 @@ def work(workdir, chunk_seconds=0.0, **options):
   """A worker's life; RUN/chunks.jsonl has a line for each chunk it finished."""
   add = staging.Staging.add
 
-  def logged(stage, chunk, values, taken):
+  def logged(stage, chunk, values, *taken):
     time.sleep(chunk_seconds)
     at = files.read_json(stage.path / "identity.json")["params_step"]
-    add(stage, chunk, values, taken)
+    add(stage, chunk, values, *taken)
     with (pathlib.Path(workdir) / "chunks.jsonl").open("a") as f:
       f.write(json.dumps({"params_step": at, "chunk": chunk}) + "\n")
 
@@ -261,7 +267,7 @@ def with_jumping_clock(function, *args, **kwargs):
   clock = types.SimpleNamespace(**vars(time))
   clock.time = lambda: time.time() + rng.uniform(-1, 1) * 3600
   with contextlib.ExitStack() as stack:
-    for module in (heartbeat, metrics, follower, worker, refresher, loop):
+    for module in (heartbeat, metrics, follower, worker, refresher, telemetry):
       stack.enter_context(mock.patch.object(module, "time", clock))
     globals()[function](*args, **kwargs)
 
