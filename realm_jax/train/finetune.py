@@ -241,4 +241,5 @@ def program(config: ConfigDict, corpus) -> Program:
     vocab_size=corpus.tokenizer.vocab_size,
     fields=("searcher_beam_size", "reader_beam_size", "joint_len"),
     devices=device.devices,
+    sent=device.sent(params, k=beam, read=beam),
   )

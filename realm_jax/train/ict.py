@@ -125,6 +125,7 @@ def program(config: ConfigDict, corpus) -> Program:
     vocab_size=corpus.tokenizer.vocab_size,
     fields=("block_len", "more microbatches"),
     devices=device.devices,
+    sent=device.sent(state.params, embeddings=1),
   )
 
 

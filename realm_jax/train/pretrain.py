@@ -238,6 +238,7 @@ def program(config: ConfigDict, corpus) -> Program:
       parts={**read(1)[0], **device.optimizer(state)},
       embed_all=None,
       refresh_every=0,
+      sent=device.sent(params, read=1),
       **rest,
     )
   k = realm.num_candidates
@@ -268,6 +269,7 @@ def program(config: ConfigDict, corpus) -> Program:
     parts=parts,
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,
+    sent=device.sent(params, k=k, read=k),
     **rest,
   )
 
