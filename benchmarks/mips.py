@@ -41,6 +41,7 @@ from realm_jax.retrieval import mips, vectors
 
 _LIST = 4  # times k: the list that coarser rows find and float32 rows rank
 _SIDE = 2048  # of the matrices that show the peak
+PEAK_FLOPS = 2 * _SIDE**3  # of their product
 _DTYPES = ("float32", "bfloat16", "int8")
 _NO_FAISS = "FAISS is left out: pip install faiss-cpu"
 _TUNED = {
@@ -99,7 +100,7 @@ def peak() -> Search:
 
 def rates(n: int, b: int, p: int, ours: np.ndarray, peak: np.ndarray) -> str:
   """What ours reaches of the peak, from the seconds of both."""
-  rate, best = 2 * n * b * p / np.median(ours), 2 * _SIDE**3 / peak.min()
+  rate, best = 2 * n * b * p / np.median(ours), PEAK_FLOPS / peak.min()
   return f"{rate / 1e9:.0f} of {best / 1e9:.0f} GFLOP/s, {rate / best:.0%}"
 
 

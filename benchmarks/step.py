@@ -35,9 +35,10 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks import programs, synthetic
+from benchmarks import peer, programs, start, step_peer, synthetic
 from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
@@ -280,6 +281,11 @@ def main(config, workdir):
 
 
 if __name__ == "__main__":
+  if any(word.lstrip("-").startswith("peer") for word in sys.argv):
+    peer.define_flags(step_peer.SCRIPTS)
+    flags.DEFINE_integer("rounds", _ROUNDS, "how often each runs", 1)
+    start.run(step_peer.main)
+    sys.exit()
   if not any(word.lstrip("-").startswith("workdir") for word in sys.argv):
     sys.argv.append(f"--workdir={_NO_WORKDIR}")
   command.run(main)
