@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import mips, peer, start, synthetic
@@ -24,7 +23,7 @@ from realm_jax.plan import cost
 from realm_jax.pretrained import Pretrained, save_pretrained
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.realm import Realm
-from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
+from realm_jax.retrieval.retrieve import Fill, Retrieval
 from realm_jax.types import BlockTokens, PretrainBatch
 
 SCRIPTS = {"hf": "hf_realm.py"}

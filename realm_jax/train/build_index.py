@@ -28,7 +28,7 @@ from realm_jax.train import checkpoint, run
 from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 
-_SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
+SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
     # programs.
     run.make_retrieval(config, corpus),
     config.block_len,
-    _SLICE * corpus.mesh.size,
+    SLICE * corpus.mesh.size,
   )
   manifest = {
     **corpus.meta,
