@@ -27,7 +27,6 @@ and the table is of how far its memory rose above its operands (Linux).
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import jax
@@ -35,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import start
 from benchmarks.resident import risen
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips, vectors
@@ -148,15 +148,9 @@ def _faiss(rows, queries, k, settings):
 
 
 def measure(ready: dict[str, Search], rounds: int) -> dict[str, np.ndarray]:
-  """Seconds [rounds] of each; each round begins with another one."""
-  names, seconds = list(ready), {name: [] for name in ready}
-  for i in range(rounds + 1):  # the first round warms up
-    turn = i % len(names)
-    for name in names[turn:] + names[:turn]:
-      began = time.perf_counter()
-      ready[name]()
-      seconds[name].append(time.perf_counter() - began)
-  return {name: np.array(s[1:]) for name, s in seconds.items()}
+  """Seconds [rounds] of each."""
+  programs = {k: lambda _, f=f: f() for k, f in ready.items()}
+  return start.interleaved(programs, rounds)
 
 
 def judge(rows, queries, ids, want) -> tuple[float, bool]:

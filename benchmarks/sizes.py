@@ -45,6 +45,7 @@ class Row(NamedTuple):
 
 
 H100 = Hardware("H100 SXM 80 GB", 80e9, 989e12, 3.35e12)
+H200 = Hardware("H200 SXM 141 GB", 141e9, 989e12, 4.8e12)
 A100 = Hardware("A100 SXM 80 GB", 80e9, 312e12, 2.04e12)
 V5P = Hardware("TPU v5p", 95e9, 459e12, 2.77e12)
 V3 = Hardware("TPU v3, a core", 16e9, 61.5e12, 0.45e12)
