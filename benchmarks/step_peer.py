@@ -180,7 +180,10 @@ def differences(
   tree = {"embedder": grads["embedder"]}
   ours = convert.to_torch_state(scorer, tree)
   ours |= convert.to_torch_state(realm.encoder, grads["encoder"])
-  shared = [name for name in theirs if name in ours]
+  aliases = {**convert.aliases(scorer), **convert.aliases(realm.encoder)}
+  shared = [name for name in ours if name not in aliases]
+  if missing := [name for name in shared if name not in theirs]:
+    raise InputError(f"--peer: no gradient of {', '.join(missing)}")
   total = sum(np.sum(np.square(theirs[n], dtype=float)) for n in shared)
   apart = sum(
     np.sum(np.square(theirs[n] - ours[n], dtype=float)) for n in shared
