@@ -30,8 +30,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import mips, peer, start, synthetic
-from benchmarks.step_peer import SCRIPTS, Sizes
+from benchmarks import mips, peer, sized, start, synthetic
+from benchmarks.step_peer import SCRIPTS
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.packing import NUM_SPECIALS
@@ -231,7 +231,7 @@ def stored(workdir: str, count: int, block_len: int) -> list[BlockTokens]:
 
 def main(f) -> None:
   start.use_threads(f.threads)
-  sizes = Sizes(C=f.block_len, layers=f.layers, hidden=f.hidden)
+  sizes = sized.Sizes(C=f.block_len, layers=f.layers, hidden=f.hidden)
   if f.hidden % sizes.heads:
     raise InputError(f"--hidden={f.hidden}: wanted a multiple of {sizes.heads}")
   if f.workdir:

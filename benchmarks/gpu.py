@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import embed, peer, sizes, start, step_peer, synthetic
+from benchmarks import embed, peer, sized, sizes, start, synthetic
 from configs import pretrain
 from realm_jax.config import InputError
 from realm_jax.models import convert
@@ -46,10 +46,10 @@ from realm_jax.retrieval import mips
 from realm_jax.train import run
 from realm_jax.train.state import TrainState
 
-_BASE = step_peer.Sizes(
+_BASE = sized.Sizes(
   B=8, K=8, Q=96, C=288, L=384, M=10, layers=12, hidden=768, block=230, query=60
 )
-_TOY = step_peer.Sizes(
+_TOY = sized.Sizes(
   B=2,
   K=3,
   Q=24,
@@ -83,13 +83,13 @@ class Line(NamedTuple):
   cost: cost.Cost
 
 
-def step_lines(s: step_peer.Sizes) -> dict[str, Line]:
+def step_lines(s: sized.Sizes) -> dict[str, Line]:
   """The step of one device."""
-  realm = step_peer.make_realm(s, s.config(compute_dtype=_DTYPE))
-  params = step_peer.init_params(realm)
+  realm = sized.make_realm(s, s.config(compute_dtype=_DTYPE))
+  params = sized.init_params(realm)
   tx = run.make_optimizer(pretrain.get_config("base"))
-  given = jax.device_put(step_peer.make_batch(s, seed=0))
-  loss = functools.partial(step_peer.loss, realm)
+  given = jax.device_put(sized.make_batch(s, seed=0))
+  loss = functools.partial(sized.loss, realm)
 
   def step(state, given):
     value, grads = jax.value_and_grad(loss)(state.params, given)
@@ -107,7 +107,7 @@ def step_lines(s: step_peer.Sizes) -> dict[str, Line]:
 
 
 def embed_lines(
-  s: step_peer.Sizes, blocks: int, batches: tuple[int, ...]
+  s: sized.Sizes, blocks: int, batches: tuple[int, ...]
 ) -> dict[str, Line]:
   """Embedding of blocks that fill their places, so many at a time."""
   words = s.C * 4  # far more than fit

@@ -9,120 +9,30 @@ import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import mips, peer, start, synthetic
-from realm_jax.config import InputError, RealmConfig
-from realm_jax.models import convert, objective
-from realm_jax.models.embedder import RealmEmbedder, RealmScorer
-from realm_jax.models.encoder import RealmKnowledgeAugEncoder
+from benchmarks import mips, peer, sized, start
+from realm_jax.config import InputError
+from realm_jax.models import convert
+from realm_jax.models.embedder import RealmScorer
 from realm_jax.plan import cost
 from realm_jax.pretrained import Pretrained, save_pretrained
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.realm import Realm
-from realm_jax.retrieval.retrieve import Fill, Retrieval
-from realm_jax.types import BlockTokens, PretrainBatch
+from realm_jax.retrieval.retrieve import Fill
 
 SCRIPTS = {"hf": "hf_realm.py"}
 _BATCHES = 4  # of other lengths, in turn
 _LOSSES_AGREE, _GRADIENTS_AGREE = 1e-4, 1e-2
 
 
-class Sizes(NamedTuple):
-  """Of a step; as in types.py, `block` and `query` are mean wordpieces."""
-
-  B: int = 2
-  K: int = 8
-  Q: int = 64
-  C: int = 128
-  L: int = 192
-  M: int = 8
-  V: int = 30_522
-  layers: int = 6
-  hidden: int = 384
-  heads: int = 12
-  block: int = 94
-  query: int = 37
-
-  def config(self, **more: Any) -> RealmConfig:
-    """Of a model without dropout."""
-    return RealmConfig(
-      vocab_size=self.V,
-      hidden_size=self.hidden,
-      num_hidden_layers=self.layers,
-      num_attention_heads=self.heads,
-      intermediate_size=4 * self.hidden,
-      num_candidates=self.K,
-      hidden_dropout_prob=0.0,
-      attention_probs_dropout_prob=0.0,
-      max_position_embeddings=max(512, self.L),
-      pad_token_id=synthetic.SPECIALS.pad,
-      **more,
-    )
-
-
-class Given(NamedTuple):
-  """A batch: its queries and, for each, K blocks; none is the null block."""
-
-  batch: PretrainBatch
-  blocks: BlockTokens
-
-
-def make_batch(sizes: Sizes, seed: int) -> Given:
-  """Made-up queries and blocks of lengths as in the leads."""
-  s, rng = sizes, np.random.default_rng(seed)
-  queries = synthetic.masked_queries(
-    rng, s.B, s.Q, s.V, synthetic.SPECIALS, s.query, s.M
-  )
-  shape = (s.B, s.K)
-  return Given(queries, synthetic.block_tokens(rng, shape, s.C, s.V, s.block))
-
-
-def make_realm(sizes: Sizes, config: RealmConfig) -> Realm:
-  """The model of a run, all padding computed."""
-  retrieval = Retrieval(
-    RealmEmbedder(config), synthetic.SPECIALS, num_blocks=sizes.K
-  )
-  return Realm(retrieval, RealmKnowledgeAugEncoder(config), sizes.K, sizes.L)
-
-
-def init_params(realm: Realm) -> dict:
-  """New params of both models."""
-  modules = {"embedder": realm.retrieval.embedder, "encoder": realm.encoder}
-  keys = jax.random.split(jax.random.key(0), len(modules))
-  init = jax.jit(convert.fresh_params, static_argnums=0)
-  return {
-    name: init(module, key)
-    for (name, module), key in zip(modules.items(), keys, strict=True)
-  }
-
-
-def loss(realm: Realm, params: dict, given: Given) -> jax.Array:
-  """The loss of a step whose candidates are given, the first of them too.
-
-  Realm embeds the null block once for all queries; the peer can't.
-  """
-  batch, retrieval = given.batch, realm.retrieval
-  query_emb = retrieval.embed_query(params, batch.query)
-  block_emb = retrieval.embed_blocks(
-    params, given.blocks, fill=retrieval.fill.block
-  )
-  score = retrieval.relevance_score(query_emb, block_emb)
-  states = realm.mask_states(params, batch, given.blocks)
-  mask, _, gold = realm.score_words(params, batch, states)
-  marginal = objective.marginal_gold_log_probs(
-    objective.candidate_log_probs(score), gold, mask
-  )
-  return objective.realm_loss(marginal, mask)
-
-
-def tight(realm: Realm, batches: list[Given]) -> Realm:
+def tight(realm: Realm, batches: list[sized.Given]) -> Realm:
   """With room for the fullest of the batches, and no more."""
 
-  def shares(given: Given):
+  def shares(given: sized.Given):
     joint, _ = realm.join(given.batch, given.blocks)
     block = candidates.block_inputs(given.blocks, realm.retrieval.specials)
     query = given.batch.query
@@ -135,7 +45,7 @@ def tight(realm: Realm, batches: list[Given]) -> Realm:
 
 
 def hand_over(
-  folder: pathlib.Path, realm: Realm, params: dict, batches: list[Given]
+  folder: pathlib.Path, realm: Realm, params: dict, batches: list[sized.Given]
 ) -> None:
   """Writes weights and batches for the peer."""
   config = realm.encoder.config
@@ -201,27 +111,29 @@ def differences(
   return found
 
 
-def compiled(realm: Realm, params: dict, given: Given) -> Callable:
+def compiled(realm: Realm, params: dict, given: sized.Given) -> Callable:
   """(params, given) -> loss and all gradients."""
-  step = jax.jit(jax.value_and_grad(functools.partial(loss, realm)))
+  step = jax.jit(jax.value_and_grad(functools.partial(sized.loss, realm)))
   return step.lower(params, given).compile()
 
 
-def report(sizes: Sizes, python: str, threads: int, rounds: int) -> str:
+def report(sizes: sized.Sizes, python: str, threads: int, rounds: int) -> str:
   """The table.
 
   Raises:
     InputError: no such peer, or it computes something else.
   """
-  padded = make_realm(sizes, sizes.config())
-  params = init_params(padded)
-  made = [make_batch(sizes, seed) for seed in range(_BATCHES)]
+  padded = sized.make_realm(sizes, sizes.config())
+  params = sized.init_params(padded)
+  made = [sized.make_batch(sizes, seed) for seed in range(_BATCHES)]
   realms = {"ours": tight(padded, made), "ours, with padding": padded}
   batches = [jax.device_put(given) for given in made]
   steps = {k: compiled(x, params, batches[0]) for k, x in realms.items()}
   flops = {
     name: cost.count(
-      jax.value_and_grad(functools.partial(loss, realm)), params, batches[0]
+      jax.value_and_grad(functools.partial(sized.loss, realm)),
+      params,
+      batches[0],
     ).flops
     for name, realm in realms.items()
   }
@@ -279,4 +191,4 @@ def main(f) -> None:
   if not f.peer:
     raise InputError(f"--peer is missing: one of {', '.join(SCRIPTS)}")
   start.use_threads(f.threads)
-  print(report(Sizes(), f.peer_python, f.threads, f.rounds))
+  print(report(sized.Sizes(), f.peer_python, f.threads, f.rounds))

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import embed, peer, start, step_peer, synthetic
+from benchmarks import embed, peer, sized, start, step_peer, synthetic
 from realm_jax.config import InputError
 from realm_jax.models import convert
 from realm_jax.models.embedder import RealmScorer
 
-SIZES = step_peer.Sizes(
+SIZES = sized.Sizes(
   B=2, K=3, Q=11, C=19, L=26, M=4, V=61, layers=1, hidden=8, heads=2,
   block=14, query=9,
 )  # fmt: skip
@@ -82,7 +82,7 @@ def test_a_bad_argument_ends_in_one_line(argument, said, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def realm():
-  return step_peer.make_realm(SIZES, SIZES.config(retriever_proj_size=5))
+  return sized.make_realm(SIZES, SIZES.config(retriever_proj_size=5))
 
 
 def zeros(module):
@@ -99,7 +99,7 @@ def params(realm):
 
 
 def test_the_peer_gets_the_same_batch(realm, params, tmp_path):
-  made = [step_peer.make_batch(SIZES, seed) for seed in range(2)]
+  made = [sized.make_batch(SIZES, seed) for seed in range(2)]
   step_peer.hand_over(tmp_path, realm, params, made)
   with np.load(tmp_path / "step_1.npz") as arrays:
     given = dict(arrays)
@@ -124,7 +124,7 @@ def test_the_peer_gets_the_same_batch(realm, params, tmp_path):
 
 
 def test_tight_room_cuts_nothing(realm):
-  made = [step_peer.make_batch(SIZES, seed) for seed in range(3)]
+  made = [sized.make_batch(SIZES, seed) for seed in range(3)]
   tight = step_peer.tight(realm, made).retrieval.fill
   query = [float(g.batch.query.attention_mask.mean()) for g in made]
   assert tight.query == pytest.approx(max(query)) and max(query) > min(query)
