@@ -1,7 +1,18 @@
 """The pre-training step beside Hugging Face's REALM: same weights, same work.
 
-See benchmarks/step.py for the command and the columns, benchmarks/peer.py for
-what to install.
+  python -m benchmarks.step --peer=hf --peer_python=PEER/bin/python
+
+benchmarks/peer.py says what to install. Both compute the loss and all gradients
+of the same batches with the same weights, which are compared first. "ours" has
+room for the wordpieces of the fullest batch, as a run has with config.fill; "ours,
+with padding" computes every place.
+
+Columns of the table:
+  ms        median over interleaved rounds, on batches of several lengths
+  of ours   ms / ms of ours, the median of each round's ratio
+  GFLOP     of matrix products, counted (realm_jax/plan/cost.py)
+  GFLOP/s   GFLOP / ms
+  of peak   of the best product of two square float32 matrices in these rounds
 """
 
 import dataclasses
