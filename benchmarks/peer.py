@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from absl import flags
 
+from benchmarks.peers.worker import ANSWER
 from realm_jax.config import InputError
 
 _SCRIPTS = pathlib.Path(__file__).parent / "peers"
@@ -67,13 +68,13 @@ class Peer:
       return dict(arrays)
 
   def _answer(self):
-    line = self._process.stdout.readline()
-    if not line:
-      raise InputError(
-        f"--peer_python={self._python}: the peer ended, see above; its packages"
-        " are listed in benchmarks/peer.py"
-      )
-    return json.loads(line)
+    for line in self._process.stdout:
+      if line.startswith(ANSWER):
+        return json.loads(line.removeprefix(ANSWER))
+    raise InputError(
+      f"--peer_python={self._python}: the peer ended, see above; its packages"
+      " are listed in benchmarks/peer.py"
+    )
 
 
 @contextlib.contextmanager

@@ -1,17 +1,18 @@
 """What every peer's script does: runs what it is told to and says how long it took.
 
 It knows nothing of realm_jax: a peer has an environment of its own. Orders come
-on stdin, answers go to stdout, one JSON object a line (see benchmarks/peer.py).
+on stdin, answers go to stdout, one JSON object a line (see benchmarks/peer.py);
+an answer's line begins with ANSWER, since libraries print as well.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+ANSWER = "answer: "
 # Runs one batch; what it returns makes the arrays to compare.
 Program = Callable[[int], Callable[[], dict[str, np.ndarray]]]
 
@@ -23,11 +24,9 @@ def serve(about: str, programs: dict[str, Program]) -> None:
     about: the peer and its versions, in words.
     programs: by name.
   """
-  answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print
 
   def say(answer):
-    print(json.dumps(answer), file=answers, flush=True)
+    print(ANSWER + json.dumps(answer), flush=True)
 
   say({"about": about})
   for line in sys.stdin:
