@@ -5,6 +5,8 @@ from typing import NamedTuple
 from realm_jax.config import InputError
 from realm_jax.plan import device
 
+_peak = device.peak_flops  # one home
+
 
 class Hardware(NamedTuple):
   """A device at its maker's word; None for a figure that is not known.
@@ -29,18 +31,18 @@ class Hardware(NamedTuple):
 
 # Name on the command line -> device. GPUs: NVIDIA's data sheets, and a DGX's
 # card for each GPU (A100 200, H100 and H200 400 Gbit/s). TPUs: Google Cloud's
-# pages of the system architecture; half of the stated bidirectional bandwidth
-# of all links (v4 2,400, v5e 1,600, v5p 4,800 Gbit/s); of a v3 a core is a
-# device and has half of the chip (memory 32 GB, 123 TFLOP/s, 0.9 TB/s, links
-# 656 Gbit/s each way).
+# pages of the system architecture; of all links together 2,400 (v4), 1,600
+# (v5e) and 4,800 Gbit/s (v5p) each way; of a v3 a core is a device and has half
+# of the chip (memory 32 GB, 123 TFLOP/s, 0.9 TB/s), and half of one link's 656
+# Gbit/s is counted, the least that it can be.
 HARDWARE = {
-  "a100": Hardware("A100 SXM 80 GB", "gpu", 80e9, 312e12, 2.04e12, 25e9),
-  "h100": Hardware("H100 SXM 80 GB", "gpu", 80e9, 989e12, 3.35e12, 50e9),
-  "h200": Hardware("H200 SXM", "gpu", 141e9, 989e12, 4.8e12, 50e9),
-  "v3": Hardware("TPU v3, a core", "tpu", 16e9, 61.5e12, 0.45e12, 41e9),
-  "v4": Hardware("TPU v4", "tpu", 32e9, 275e12, 1.2e12, 150e9),
-  "v5e": Hardware("TPU v5e", "tpu", 16e9, 197e12, 0.82e12, 100e9),
-  "v5p": Hardware("TPU v5p", "tpu", 95e9, 459e12, 2.77e12, 300e9),
+  "a100": Hardware("A100 SXM 80 GB", "gpu", 80e9, _peak("A100"), 2.04e12, 25e9),
+  "h100": Hardware("H100 SXM 80 GB", "gpu", 80e9, _peak("H100"), 3.35e12, 50e9),
+  "h200": Hardware("H200 SXM", "gpu", 141e9, _peak("H200"), 4.8e12, 50e9),
+  "v3": Hardware("TPU v3, a core", "tpu", 16e9, _peak("TPU v3"), 0.45e12, 41e9),
+  "v4": Hardware("TPU v4", "tpu", 32e9, _peak("TPU v4"), 1.2e12, 300e9),
+  "v5e": Hardware("TPU v5e", "tpu", 16e9, _peak("TPU v5e"), 0.82e12, 200e9),
+  "v5p": Hardware("TPU v5p", "tpu", 95e9, _peak("TPU v5p"), 2.77e12, 600e9),
 }
 
 

@@ -103,10 +103,12 @@ class LengthBuckets:
 
   def padding(self, lens: np.ndarray) -> float:
     """Share of padding among the wordpieces embedded for blocks of lens [n]."""
-    room = [
-      self.batch_size * self._width(lens[ids]) for ids in self._batches(lens)
-    ]
-    return 1 - float((lens + NUM_SPECIALS).sum()) / sum(room)
+    room = self.batch_size * sum(self.batch_widths(lens))
+    return 1 - float((lens + NUM_SPECIALS).sum()) / room
+
+  def batch_widths(self, lens: np.ndarray) -> list[int]:
+    """The length of each batch that blocks of lens [n] are embedded in."""
+    return [self._width(lens[ids]) for ids in self._batches(lens)]
 
   def _batches(self, lens):
     order = np.argsort(lens, kind="stable")

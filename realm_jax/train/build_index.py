@@ -30,7 +30,7 @@ from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 from realm_jax.types import BlockTokens
 
-_SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
+SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
     # programs.
     run.make_retrieval(config, corpus),
     config.block_len,
-    _SLICE * corpus.mesh.size,
+    SLICE * corpus.mesh.size,
   )
   manifest = {
     **corpus.meta,
