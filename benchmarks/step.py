@@ -92,7 +92,7 @@ def measure(
   config = opened.config
   tokens, realm = opened.tokens, run.unpadded(opened.realm, config)
   state, tx = run.start(pretrain.init_params(opened), config, opened.corpus)
-  batches = _batches(opened, rounds + 1)  # the first round warms up
+  batches = take_batches(opened, rounds + 1)  # the first round warms up
   refresher = run.make_refresher(
     config,
     workdir,
@@ -141,7 +141,7 @@ def measure(
   )
 
 
-def _batches(opened, count):
+def take_batches(opened, count):
   """The first batches of the run, on the device."""
   config = opened.config
   batches = input_pipeline.pretrain_batches(
