@@ -66,11 +66,8 @@ def on_eight(server, tmp_path_factory):
   """The prepared data, and a whole run on 8 devices."""
   folder = tmp_path_factory.mktemp("data")
   run = folder / "run"
-  for process in (
-    lambda: server.start("prepare", folder),
-    lambda: server.start("pretrain", folder, run, devices=8),
-  ):
-    process = process()
+  for function, *args in (("prepare", folder), ("pretrain", folder, run)):
+    process = server.start(function, *args, devices=8)
     assert process.wait(120) == 0, process.log()
   return folder, run
 
