@@ -51,58 +51,63 @@ _NO_WORKDIR = "(made-up words)"
 _CHUNK = 256  # blocks that the worker embeds between two signs of life
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Way:
   """A training step that goes on from its own state.
 
   Attributes:
     once: a step on a batch.
-    blocks: that it embeds.
+    batches: for a round.
+    blocks: that a step embeds.
     every_steps: to a new version.
-    share: counted FLOPs of what it embeds, over those of all else.
+    flops: counted, of what it embeds; of a step that embeds nothing, of all.
   """
 
   once: Callable
+  batches: list
   blocks: int
   every_steps: int
-  share: float
+  flops: int
+
+  def seconds(self) -> float:
+    """Of a round of steps."""
+    began = time.perf_counter()
+    for batch in self.batches:
+      jax.block_until_ready(self.once(batch))
+    return time.perf_counter() - began
 
 
 def open_way(config: ConfigDict, workdir: pathlib.Path, **refresh) -> Way:
-  """Compiles the step of a config, with other fields of its refresh section."""
+  """The step of a config, with other fields of its refresh section."""
   config = config.copy_and_resolve_references()
   config.refresh.update(refresh)
   opened = pretrain.open_pretraining(config, workdir)
   config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   state, tx = run.start(pretrain.init_params(opened), config, corpus)
+  batches = take_batches(opened, _STEPS.value)
   refresher = run.make_refresher(
-    config, workdir, corpus, opened.realm.retrieval, tokens,
-    take_batches(opened, 1)[0].query,
-  )  # fmt: skip
+    config, workdir, corpus, opened.realm.retrieval, tokens, batches[0].query
+  )
   slices, embedder = refresher.slices_per_step, refresher.embedder
-  realm = run.unpadded(opened.realm, config)
   index = refresher.shell(state.params).replace(
     block_emb=embedder.embed_all(state.params["embedder"], tokens)
   )
-
-  def make(slices):
-    return step.make_pretrain_step(realm, tx, config.seed, embedder, slices)
-
-  args = state, index, take_batches(opened, 1)[0], tokens
-  plain = cost.count(make(0), *args).flops
-  one = cost.count(make(1), *args).flops - plain if slices else 0
-  jitted, carried = step.jit_step(make(slices), tokens), [state, index]
+  train_step = step.make_pretrain_step(
+    run.unpadded(opened.realm, config), tx, config.seed, embedder, slices
+  )
+  if slices:
+    args = state.params["embedder"], tokens, index.block_emb, 0
+    flops = slices * cost.count(embedder.embed_slice, *args).flops
+  else:
+    flops = cost.count(train_step, state, index, batches[0], tokens).flops
+  jitted, carried = step.jit_step(train_step, tokens), [state, index]
 
   def once(batch):
     *carried[:], scalars = jitted(*carried, batch)
     return scalars
 
-  return Way(
-    once=once,
-    blocks=slices * config.refresh.slice_size,
-    every_steps=config.refresh.every_steps,
-    share=slices * one / plain,
-  )
+  blocks = slices * config.refresh.slice_size
+  return Way(once, batches, blocks, config.refresh.every_steps, flops)
 
 
 def measure_shares(config: ConfigDict, workdir: pathlib.Path) -> Iterator[str]:
@@ -111,20 +116,20 @@ def measure_shares(config: ConfigDict, workdir: pathlib.Path) -> Iterator[str]:
   for share in _SHARES.value:
     ways[f"share={share}"] = open_way(config, workdir, share=float(share))
   ways["as configured"] = open_way(config, workdir)
-  batches = _batches(config, workdir)
   seconds = {name: [] for name in ways}
   for i in range(_ROUNDS.value + 1):  # the first warms up
     for name in np.roll(list(ways), i):
-      seconds[name].append(_seconds(ways[name], batches))
+      seconds[name].append(ways[name].seconds())
   seconds = {name: np.array(of[1:]) for name, of in seconds.items()}
   yield "| refresh | blocks a step | steps a version | counted | measured | ms a step |"
   yield "|---|---|---|---|---|---|"
   for name, way in ways.items():
+    share = way.flops / ways["none"].flops if way.blocks else 0
     more = np.median(seconds[name] / seconds["none"]) - 1
     ms = 1e3 * np.median(seconds[name]) / _STEPS.value
     every = way.every_steps if way.blocks else "-"
     yield (
-      f"| {name} | {way.blocks} | {every} | {way.share:.1%} | {more:.1%} |"
+      f"| {name} | {way.blocks} | {every} | {share:.1%} | {more:.1%} |"
       f" {ms:.0f} |"
     )
 
@@ -134,14 +139,13 @@ def measure_worker(config: ConfigDict, workdir: pathlib.Path) -> Iterator[str]:
   mine, others = sorted(os.sched_getaffinity(0))[:2]
   os.sched_setaffinity(0, {mine})  # before JAX starts its threads
   way = open_way(config, workdir, mode="never")
-  batches = _batches(config, workdir)
   with _worker(config, workdir, others) as (worker, embedded):
     seconds, done = {"no refresh": [], "a worker beside": []}, 0
     for i in range(2 * _ROUNDS.value + 2):
       name = list(seconds)[i % 2]
       worker.send_signal(signal.SIGCONT if i % 2 else signal.SIGSTOP)
       before = embedded()
-      seconds[name].append(_seconds(way, batches))
+      seconds[name].append(way.seconds())
       done += (embedded() - before) * (i > 1)
     worker.send_signal(signal.SIGCONT)
   of = {name: np.array(values[1:]) for name, values in seconds.items()}
@@ -189,18 +193,6 @@ def embed(workdir: str, core: int) -> None:
       tokens = source.store.take(ids, source.buckets.block_len)
       source.buckets.embed(params, tokens)
       os.write(1, b".")
-
-
-def _batches(config, workdir):
-  return take_batches(pretrain.open_pretraining(config, workdir), _STEPS.value)
-
-
-def _seconds(way: Way, batches) -> float:
-  """Of a round of steps."""
-  began = time.perf_counter()
-  for batch in batches:
-    jax.block_until_ready(way.once(batch))
-  return time.perf_counter() - began
 
 
 def main(config, workdir):

@@ -127,7 +127,7 @@ def _run(toy, call, log, env) -> None:
   """What a forked process does, up to its end."""
   import traceback
 
-  from realm_jax.config import InputError
+  from experiments import command
 
   out = os.open(log, os.O_WRONLY | os.O_CREAT)
   os.dup2(out, 1)
@@ -135,11 +135,9 @@ def _run(toy, call, log, env) -> None:
   os.environ.update(env)
   function, args, kwargs = call
   try:
-    getattr(toy, function)(*args, **kwargs)
+    with command.clean_exit():
+      getattr(toy, function)(*args, **kwargs)
     code = 0
-  except InputError as e:
-    print("error:", e, file=sys.stderr)
-    code = 2
   except SystemExit as e:
     code = e.code or 0
   except BaseException:
