@@ -92,6 +92,7 @@ def measure(
     )
   config.mesh.data = 1
   opened = pretrain.open_pretraining(config, workdir)
+  config = opened.config
   tokens, realm = opened.tokens, run.unpadded(opened.realm, config)
   state, tx = run.start(pretrain.init_params(opened), config, opened.corpus)
   batches = batches_of(opened, rounds + 1)  # the first round warms up

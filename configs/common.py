@@ -211,6 +211,10 @@ def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
   config.every_steps = every_steps  # a new version so often
   # blocks a device embeds at a time
   config.slice_size = pick(size, smoke=32, demo=128, base=256)
+  # of "interleaved": what refresh may take of a step, over all else that the
+  # step computes, such as 0.1; every_steps and slice_size are what that comes to
+  # (realm_jax/train/share.py). 0: they are as given here
+  config.share = 0.0
   config.keep = 2  # versions kept on disk
   # held-out queries on which the overlap of two versions is measured
   config.probe_queries = 64

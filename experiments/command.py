@@ -52,7 +52,12 @@ MALLOC = (
   f"glibc.malloc.mmap_threshold={1 << 32}",  # bytes; below: from the heap
   f"glibc.malloc.trim_threshold={1 << 34}",  # bytes; the heap is kept
 )
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a disk may do -> the mend.
+_DISK = {
+  errno.ENOSPC: "free some",
+  errno.EDQUOT: "free some",
+  errno.EIO: "look at the disk",
+}
 
 
 def run(
@@ -66,7 +71,7 @@ def run(
   """Runs main(config, workdir[, words]) and exits.
 
   Exit code 0 when all went well; 2, after one line `error: …` on stderr, when
-  the user gave something wrong or the disk is full; 130 when interrupted.
+  the user gave something wrong or the disk fails; 130 when interrupted.
 
   Args:
     main: takes a locked ConfigDict, a pathlib.Path and, where `words` is
@@ -154,9 +159,11 @@ def clean_exit() -> Iterator[None]:
   except InputError as e:
     _exit(str(e))
   except OSError as e:
-    if e.errno not in _DISK_FULL:
+    if e.errno not in _DISK:
       raise
-    _exit(f"{e.filename or 'writing'}: {e.strerror}: free some and run again")
+    _exit(
+      f"{e.filename or 'writing'}: {e.strerror}: {_DISK[e.errno]} and run again"
+    )
   except KeyboardInterrupt:
     sys.exit(130)
 

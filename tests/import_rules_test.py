@@ -42,6 +42,7 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.finetune",
   "realm_jax.train.programs",
   "realm_jax.train.shapes",
+  "realm_jax.train.share",
   "realm_jax.data.prepare",
   "realm_jax.data.prepare_qa",
   "realm_jax.data.prepare_config",

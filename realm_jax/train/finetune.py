@@ -21,7 +21,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, QaBatch
@@ -32,7 +32,7 @@ class Finetuning:
   """A fine-tuning run's models and data, for its evaluators.
 
   Attributes:
-    config: configs/finetune.py.
+    config: configs/finetune.py, its refresh.share settled.
     corpus: the data.
     open_qa: the forward pass.
     tokens: of all blocks.
@@ -54,6 +54,7 @@ def open_finetuning(
   """
   corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
+  config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   open_qa = _make_open_qa(config, corpus)
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
@@ -96,7 +97,7 @@ def finetune(
     InputError: a mistake in config, data or workdir.
   """
   opened = open_finetuning(config, workdir)
-  corpus, tokens = opened.corpus, opened.tokens
+  config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   open_qa = run.unpadded(opened.open_qa, config)
   init_fns = _init_fns(config, opened.open_qa)
   params = warm_start.init_params(init_fns, config, corpus)

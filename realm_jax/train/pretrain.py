@@ -22,7 +22,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, PretrainBatch
@@ -39,7 +39,7 @@ class Pretraining:
   """A pre-training run's models and data, for its evaluators.
 
   Attributes:
-    config: configs/pretrain.py.
+    config: configs/pretrain.py, its refresh.share settled.
     corpus: the data.
     realm: the forward pass.
     tokens: of all blocks.
@@ -61,6 +61,7 @@ def open_pretraining(
   """
   corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
+  config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   realm = _make_realm(config, corpus)
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
@@ -103,7 +104,7 @@ def pretrain(
         f"config {name}={config[name]!r}: wanted {' or '.join(choices)}"
       )
   opened = open_pretraining(config, workdir)
-  corpus, tokens = opened.corpus, opened.tokens
+  config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   realm = run.unpadded(opened.realm, config)
   state, tx = run.start(init_params(opened), config, corpus)
   batches = _batches(config, corpus)

@@ -1,16 +1,23 @@
 """Checkpoints: whole, checked, the right number of them, one run a workdir."""
 
+import errno
+import itertools
 import shutil
+import threading
+import time
+import types
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.checkpointers import async_checkpointer
+from orbax.checkpoint._src.futures import future
 
 from realm_jax import sharding
 from realm_jax.config import InputError
-from realm_jax.train import checkpoint, optimizer
+from realm_jax.train import checkpoint, optimizer, sealed
 from realm_jax.train.state import TrainState
 from tests.train.bert_numbers import BERT
 
@@ -189,12 +196,22 @@ def test_no_such_checkpoint(saved, tmp_path):
     checkpoint.restore_params(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("where", ["checkpoint_seal", "checkpoint_sealed"])
-def test_full_disk_leaves_the_older_ones_alone(saved, monkeypatch, where):
-  monkeypatch.setenv("REALM_FAILPOINT", f"{where}:disk_full")
+@pytest.mark.parametrize(
+  ("fails", "what", "mend"),
+  [
+    ("checkpoint_seal:disk_full", "no space left", "free some"),
+    ("checkpoint_sealed:disk_full", "no space left", "free some"),
+    ("checkpoint_sealed:io_error", "Input/output error", "look at it"),
+  ],
+)
+def test_a_disk_that_fails_leaves_the_older_ones_alone(
+  saved, monkeypatch, fails, what, mend
+):
+  monkeypatch.setenv("REALM_FAILPOINT", fails)
   saved.save(30, _tree(30))
   with pytest.raises(
-    InputError, match=r"no space left .*step 30 \(newest checkpoint: 20\)"
+    InputError,
+    match=rf"^{what} .*step 30 \(newest checkpoint: 20\): {mend} and run",
   ):
     saved.wait()
   assert _names(saved) == ["10", "20"]
@@ -205,8 +222,36 @@ def test_full_disk_leaves_the_older_ones_alone(saved, monkeypatch, where):
 
 def test_full_disk_as_tensorstore_tells_it():
   cause = ValueError("RESOURCE_EXHAUSTED: ...: No space left on device [...]")
-  assert checkpoint._is_disk_full(cause)
-  assert not checkpoint._is_disk_full(ValueError("something else"))
+  assert checkpoint._disk_error(cause) == errno.ENOSPC
+  assert checkpoint._disk_error(ValueError("something else")) is None
+
+
+def test_a_save_that_does_not_end_has_a_bound(saved, monkeypatch):
+  over = threading.Event()
+  seal = sealed.seal
+
+  def slow(*args, **kwargs):
+    over.wait(20)
+    seal(*args, **kwargs)
+
+  monkeypatch.setattr(sealed, "seal", slow)
+  monkeypatch.setattr(checkpoint, "_SAVE_SECONDS", 0.05)
+  saved.save(30, _tree(30))
+  with pytest.raises(
+    InputError, match=r"step 30 is not saved after 0.05 s .*checkpoint: 20"
+  ):
+    saved.wait()
+  over.set()
+
+
+def test_a_clock_that_jumps_fails_no_save(saved, monkeypatch):
+  """Orbax waits by the wall clock; each look at it sees another day."""
+  days, clock = itertools.count(1), types.SimpleNamespace(**vars(time))
+  clock.time = lambda: next(days) * 86400.0
+  for module in (future, async_checkpointer):
+    monkeypatch.setattr(module, "time", clock)
+  saved.save(30, _tree(30))
+  assert saved.latest() == 30 and next(days) > 5
 
 
 CONFIG = {
