@@ -8,13 +8,14 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-GROUND = {"types", "config", "files", "formats", "progress"}
+GROUND = {"types", "config", "run_config", "files", "formats", "progress"}
 # Part of realm_jax -> the parts it may import beside itself. A longer name
 # (train.state) allows that one module only.
 ALLOWED = {
   "types": set(),
   "config": set(),
   "files": {"config"},
+  "run_config": {"config", "files"},
   "progress": set(),
   "formats": {"config", "files"},  # NumPy, no jax
   "distributed": {"config"},
@@ -32,6 +33,7 @@ ALLOWED = {
   | {"train.checkpoint", "evals.curves"},
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
+  "realm_jax.run_config",
   "realm_jax.train.corpus",
   "realm_jax.train.run",
   "realm_jax.train.warm_start",
