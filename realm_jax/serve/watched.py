@@ -14,15 +14,6 @@ from realm_jax.retrieval import heartbeat, index, journal
 from realm_jax.run_config import RunConfig
 
 _POINTS = 300  # of a curve; more are put together
-# What one wants to see first.
-_HEADLINE = (
-  "Loss",
-  "Retrieval utility",
-  "Recall",
-  "Staleness of the index",
-  "Null-block mass",
-  "Throughput",
-)
 # A key of config.json that only one kind of run has, and what such a run does.
 _KINDS = {
   "reader_beam_size": "reads",
@@ -97,7 +88,7 @@ class Watched:
             "title": panel.title,
             "unit": panel.unit,
             "order": order,
-            "headline": panel.title in _HEADLINE,
+            "headline": panel.title in curves.HEADLINE,
             "curves": {name: thin(*series[name]) for name in names},
           }
         )
