@@ -34,9 +34,9 @@ _SUB_RUNS = ("finetune", "pretrain", "ict")
 _SLICE = 128  # blocks embedded at a time where the run has no index
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
-  """A run and all that its models need.
+  """A run and all that its models need; its repr is a line.
 
   Attributes:
     workdir: its directory.
@@ -70,6 +70,13 @@ class Run:
   retrieval: Retrieval
   realm: Realm | None
   open_qa: OpenQa | None
+
+  def __repr__(self) -> str:
+    version = "none" if self.index_version is None else self.index_version
+    return (
+      f"Run({str(self.workdir)!r}, step {self.step}, {', '.join(self.params)},"
+      f" index {version} of {len(self.store)} blocks)"
+    )
 
 
 def find_run(workdir: str | pathlib.Path) -> pathlib.Path:

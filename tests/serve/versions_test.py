@@ -141,3 +141,25 @@ def test_churn_against_numpy(demo, opened, publish):
   assert (got.num_queries, got.changed, got.both) == (7, 11, 11)
   same = churn.measure(opened, opened, k=20, num_queries=20)
   assert same == churn.Churn(11, 11, 1.0, 0, 0, 11, 0, 0.0, 0.0)
+
+
+def test_queries_whose_evidence_changed(demo, opened, publish):
+  other = run.open_run(demo, str(publish(noise=0.3)))
+  texts = churn._sample(opened.store, 7)
+  found = churn.examples(opened, other, texts, k=4)
+  kept = [example.kept for example in found]
+  assert kept == sorted(kept) and 0 < len(found) <= 7 and max(kept) < 4
+  share = churn.measure(opened, other, k=4, num_queries=7).overlap
+  assert sum(kept) + 4 * (7 - len(found)) == pytest.approx(7 * 4 * share)
+  for example in found:
+    before = {block.block_id for block in example.before}
+    after = {block.block_id for block in example.after}
+    assert example.only_before == before - after
+    assert example.only_after == after - before
+    assert sum(b.p for b in example.after) == pytest.approx(1, rel=1e-5)
+    assert all(b.text for b in (*example.before, *example.after))
+  assert churn.examples(opened, opened, texts, k=4) == []
+
+
+def test_a_run_of_one_version_has_no_changes(demo):
+  assert churn.find_changes(demo / "finetune", 4, 7, 2) is None
