@@ -25,7 +25,8 @@ def main(config, workdir, runs):
   paths = [per_question.find_scores(workdir / run, config.name) for run in runs]
   compared = compare_report.compare(paths, config.resamples, config.seed)
   print(compare_report.table(compared))
-  words = f"python -m experiments.compare {' '.join(runs)}"
+  words = " ".join(runs)
+  words = f"python -m experiments.compare --workdir={workdir} {words}"
   path = compare_report.write(workdir / config.path, compared, words)
   print(f"\nwritten: {path}")
 

@@ -176,7 +176,7 @@ def _curves(folders: Sequence[pathlib.Path]) -> list[dict]:
         rows.setdefault(name, {})[letter] = read
   return [
     {
-      "name": name or "Curves",
+      "name": name,
       "figures": report.show_figures(curves.overlay(runs)),
     }
     for name, runs in rows.items()

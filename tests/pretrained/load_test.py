@@ -12,7 +12,7 @@ from realm_jax.formats import safetensors, tf_checkpoint
 from realm_jax.models import convert
 from realm_jax.models.embedder import RealmEmbedder, RealmScorer
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
-from realm_jax.pretrained import load_pretrained, show
+from realm_jax.pretrained import Pretrained, load_pretrained, show
 
 SIZES = RealmConfig(
   vocab_size=23,
@@ -201,16 +201,16 @@ def test_where_there_is_no_model(tmp_path):
     load_pretrained(tmp_path, kind="reader")
 
 
-def test_its_repr_fits_a_screen_and_a_notebook_shows_the_params(write):
-  module = RealmEmbedder(SIZES)
-  params = module.init(jax.random.key(0), np.zeros((1, 5), np.int32))["params"]
-  state = convert.to_torch_state(module, params)
-  loaded = load_pretrained(write(state, architectures=["RealmEmbedder"]))
+def test_its_repr_fits_a_screen_and_a_notebook_shows_the_params():
+  params = {"bert": {"kernel": np.ones((5, 7))}, "norm": {"bias": np.ones(3)}}
+  fresh = tuple(f"cls.predictions.weight{i}" for i in range(9))
+  loaded = Pretrained(SIZES, RealmEmbedder(SIZES), params, fresh=fresh)
   lines = repr(loaded).splitlines()
-  size = sum(x.size for x in jax.tree.leaves(params))
-  assert lines[0].startswith(f"RealmEmbedder: {size:,} parameters in ")
-  assert len(lines) <= 6 and max(map(len, lines)) <= 78
+  assert lines[0] == "RealmEmbedder: 38 parameters in 2 arrays"
+  assert "bert 35, norm 3" in repr(loaded)
   assert "tokenizer: none; retriever: none; index: none" in repr(loaded)
+  assert "drawn, not read: 9" in lines[-1]
+  assert len(lines) <= 6 and max(map(len, lines)) <= 78
   page = loaded._repr_html_()
   assert page.lstrip().startswith("<") and "treescope" in page
 
