@@ -1,5 +1,6 @@
 """A run asked with another index version: which, and what is refused."""
 
+import json
 import shutil
 
 import jax
@@ -163,3 +164,14 @@ def test_queries_whose_evidence_changed(demo, opened, publish):
 
 def test_a_run_of_one_version_has_no_changes(demo):
   assert churn.find_changes(demo / "finetune", 4, 7, 2) is None
+
+
+@pytest.mark.parametrize("field", ["joint_len", "embedder", "score_scale"])
+def test_a_run_without_a_field_is_refused_by_its_name(demo, tmp_path, field):
+  copy = tmp_path / "copy"
+  shutil.copytree(demo / "finetune", copy)
+  config = json.loads((copy / "config.json").read_text())
+  del config[field]
+  (copy / "config.json").write_text(json.dumps(config))
+  with pytest.raises(InputError, match=f"this run has no {field}: "):
+    run.open_run(copy)
