@@ -111,17 +111,15 @@ def test_evidence_that_changed_is_side_by_side(workdir):
   assert not {"script", "img"} & set(page.tags)
 
 
-def test_every_figure_has_unit_and_command(workdir):
-  page = _Page(report.render(workdir))
+def test_figures_have_units_and_commands_and_read_well_on_paper(workdir):
+  text = report.render(workdir)
+  page = _Page(text)
   assert page.tags.count("figcaption") == page.tags.count("svg")
   command = f"python -m experiments.pretrain --workdir={workdir / 'pretrain'}"
   assert page.text.count(command) == 1 + 4  # of the run, and of its figures
   assert page.text.count("Staleness of the index, steps, by training step") == 2
   assert "questions (number)" in page.text
-
-
-def test_on_paper_it_is_light_and_whole(workdir):
-  style = report.render(workdir).split("@media print")[1].split("</style>")[0]
+  style = text.split("@media print")[1].split("</style>")[0]
   for rule in ("color-scheme: light", "background: #fff", "break-inside: avoid",
                "break-before: page", "details-content"):  # fmt: skip
     assert rule in style
