@@ -168,18 +168,21 @@ def clean_exit() -> Iterator[None]:
     sys.exit(130)
 
 
-def use_huge_pages() -> None:
+def use_huge_pages(even_with_jax: bool = False) -> None:
   """Starts this process anew with a C library that keeps memory, in huge pages.
 
   A step on a CPU takes and gives back hundreds of megabytes; at glibc's
   defaults a third of its time goes into page faults. glibc reads its tunables
   once, as a process starts. Nothing happens where $GLIBC_TUNABLES is set, off
   Linux, or in a process that has JAX loaded, so is at work already.
+
+  Args:
+    even_with_jax: JAX is loaded, but nothing is done with it yet.
   """
   if (
     sys.platform != "linux"
     or "GLIBC_TUNABLES" in os.environ
-    or "jax" in sys.modules
+    or ("jax" in sys.modules and not even_with_jax)
   ):
     return
   os.environ["GLIBC_TUNABLES"] = ":".join(MALLOC)

@@ -15,9 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from realm_jax import sharding
+from realm_jax import run_config, sharding
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
@@ -152,7 +151,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
   Raises:
     InputError: no run, no data, or parts that don't belong together.
   """
-  config = ConfigDict(checkpoint.read_run(workdir))
+  config = run_config.read(workdir)
   # each device embeds blocks of its own, and the run's may be another machine
   devices = math.prod(config.mesh.values())
   config.mesh.update(fsdp=1, tensor=1)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.train import sealed
 
@@ -313,9 +313,12 @@ def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
   path = pathlib.Path(workdir) / "config.json"
   config = json.loads(json.dumps(config))  # tuples as lists, as in the file
   if path.exists():
-    held, given = _flat(files.read_json(path)), _flat(config)
+    held, given = (
+      run_config.flatten(c) for c in (files.read_json(path), config)
+    )
     for key in sorted(held.keys() | given.keys()):
-      old, new = held.get(key, "not set"), given.get(key, "not set")
+      before = run_config.CAME_LATER.get(key, "not set")
+      old, new = held.get(key, before), given.get(key, "not set")
       if old != new and key not in _MAY_DIFFER:
         mend = f", or give --config.{key}={old}" if key in held else ""
         raise InputError(
@@ -324,22 +327,6 @@ def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
         )
   if jax.process_index() == 0:
     files.write_json(path, config)
-
-
-def read_run(workdir: str | os.PathLike) -> dict[str, Any]:
-  """Reads the config of the run in `workdir`."""
-  return files.read_json(pathlib.Path(workdir) / "config.json")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{"train": {"batch_size": 8}} as {"train.batch_size": 8}."""
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, Mapping):
-      flat.update(_flat(value, f"{prefix}{key}."))
-    else:
-      flat[prefix + key] = value
-  return flat
 
 
 def folder(workdir: str | os.PathLike) -> pathlib.Path:

@@ -14,12 +14,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from realm_jax import distributed
+from realm_jax import distributed, run_config
 from realm_jax.config import InputError
 from realm_jax.plan import cost, plan
 from realm_jax.plan.plan import Program
 from realm_jax.retrieval import refresh
-from realm_jax.train import checkpoint
 from realm_jax.train.metrics import note
 
 _SETTLED = ("slice_size", "every_steps")
@@ -91,8 +90,8 @@ def _recorded(workdir: str | os.PathLike) -> dict[str, Any] | None:
   """What a run that is there began with."""
   if not (pathlib.Path(workdir) / "config.json").exists():
     return None
-  held = checkpoint.read_run(workdir).get("refresh", {})
-  return {"share": held.get("share", 0), **held} if held else None
+  held = run_config.read(workdir).get("refresh", {})
+  return held or None
 
 
 def _flops_of_a_block(program: Program, slice_size: int) -> float:

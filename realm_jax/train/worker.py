@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, staging, vectors
 from realm_jax.retrieval import index as versions
@@ -132,7 +132,7 @@ class _Worker:
       return self._wait("no checkpoint yet")
     if self._source is None and self._open(step) is None:
       return 0.0
-    config = checkpoint.read_run(self._workdir)
+    config = run_config.read(self._workdir)
     have = self._have()
     last = step >= config["train"]["num_steps"]
     if last and have >= step:

@@ -15,7 +15,7 @@ import pytest
 from orbax.checkpoint._src.checkpointers import async_checkpointer
 from orbax.checkpoint._src.futures import future
 
-from realm_jax import sharding
+from realm_jax import run_config, sharding
 from realm_jax.config import InputError
 from realm_jax.train import checkpoint, optimizer, sealed
 from realm_jax.train.state import TrainState
@@ -268,8 +268,8 @@ def _config(**train):
 def test_second_start_of_the_same_run(tmp_path):
   checkpoint.open_run(tmp_path / "run", CONFIG)
   checkpoint.open_run(tmp_path / "run", _config(num_steps=200))
-  held = checkpoint.read_run(tmp_path / "run")
-  assert held["train"] == {
+  held = run_config.read(tmp_path / "run")
+  assert held.train.to_dict() == {
     "batch_size": 8,
     "num_steps": 200,
     "betas": [0.9, 0.999],
@@ -285,9 +285,17 @@ def test_another_config_is_refused_and_not_written(tmp_path):
   ):
     with pytest.raises(InputError, match=told):
       checkpoint.open_run(tmp_path, other)
-  assert checkpoint.read_run(tmp_path)["seed"] == 1
+  assert run_config.read(tmp_path)["seed"] == 1
+
+
+def test_a_run_from_before_a_field_goes_on_if_it_did_the_same(tmp_path):
+  checkpoint.open_run(tmp_path, CONFIG)
+  checkpoint.open_run(tmp_path, CONFIG | {"masking": "salient"})
+  other = CONFIG | {"masking": "salient", "query_params": "index"}
+  with pytest.raises(InputError, match=r"query_params=current, not index"):
+    checkpoint.open_run(tmp_path, other)
 
 
 def test_read_run_of_no_run(tmp_path):
   with pytest.raises(InputError, match=r"config\.json: no such file"):
-    checkpoint.read_run(tmp_path)
+    run_config.read(tmp_path)
