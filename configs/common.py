@@ -96,10 +96,11 @@ def data(size: str) -> ConfigDict:
   """What prepare_data reads; the runs find its result in `dir`."""
   config = ConfigDict()
   config.dir = ""  # prepared data; "": WORKDIR/data, or data beside WORKDIR
-  # blocks come from, several with commas: "leads", "factbook", "sample_dump"
-  # (packages); MediaWiki dumps (.xml, .xml.bz2) or JSONL files, or folders of
-  # them; "tfds:NAME"; "wikiextractor:FOLDER"; "orqa:FOLDER" (blocks.tfr and
-  # titles.tfr) and "realm:PATTERN" (TFRecords), whose records stay blocks
+  # blocks come from, several with commas: "leads", "factbook", "old_factbook",
+  # "sample_dump" (packages); MediaWiki dumps (.xml, .xml.bz2) or JSONL files, or
+  # folders of them; "tfds:NAME"; "wikiextractor:FOLDER"; "orqa:FOLDER"
+  # (blocks.tfr and titles.tfr) and "realm:PATTERN" (TFRecords), whose records
+  # stay blocks
   config.corpus = "leads"
   # pre-training text: "sentences" (of the corpus; the own block is excluded),
   # "lead_lines" ("title : description" of the leads' training split), JSONL,

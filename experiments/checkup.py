@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from experiments import command
 from realm_jax import files
-from realm_jax.data import factbook, sources
+from realm_jax.data import factbook, old_factbook, sources
 
 _DEMO_MEMORY = 3.4e9  # bytes at the fullest moment (docs/measurements.md)
 _DEMO_DISK = 0.3e9  # bytes of a demo's folder
@@ -137,7 +137,7 @@ def packages() -> Iterator[Finding]:
     yield Finding(
       f"cache: {cache} can't be written", "set REALM_JAX_CACHE", must=True
     )
-  for package in (sources.LEADS, factbook.PACKAGE):
+  for package in (sources.LEADS, factbook.PACKAGE, old_factbook.PACKAGE):
     path = cache / package.wheel
     if not path.exists():
       yield Finding(

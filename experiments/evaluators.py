@@ -3,10 +3,11 @@
 import itertools
 
 from realm_jax import sharding
-from realm_jax.data import input_pipeline, qa
-from realm_jax.evals import ablations, demo_summary
+from realm_jax.data import input_pipeline, qa, swap
+from realm_jax.evals import ablations, demo_summary, swap_summary
 from realm_jax.evals import pretrain as pretrain_eval
 from realm_jax.evals import qa as qa_eval
+from realm_jax.retrieval import index, manifest
 from realm_jax.serve.run import open_run
 from realm_jax.train import metrics
 
@@ -86,6 +87,16 @@ def measure_arm(workdir, retriever_workdir, path):
     if name == "dev/retrieval_utility"
   }
   ablations.measure(run, retriever, questions, path, utility)
+
+
+def measure_swap(workdir):
+  """What a knowledge swap's reader answers from either book."""
+  run = workdir / "finetune"
+  newest = index.version_path(run, index.latest_version(run))
+  versions = manifest.read(newest)["changed"]["parent"], int(newest.name)
+  runs = (open_run(run, str(version)) for version in versions)
+  asked = swap.read_asked(workdir / "facts")
+  swap_summary.measure(dict(zip(swap.BOOKS, runs, strict=True)), asked, workdir)
 
 
 def _open_runs(workdir, *names):

@@ -7,7 +7,7 @@ import pytest
 from configs import common
 from realm_jax.config import InputError, RealmConfig
 
-FILES = ("ict", "encoder", "pretrain", "finetune", "demo", "table2")
+FILES = ("ict", "encoder", "pretrain", "finetune", "demo", "table2", "swap")
 
 
 @pytest.mark.parametrize("size", common.SIZES)

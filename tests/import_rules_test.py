@@ -233,7 +233,7 @@ def test_configs_commands_and_formats_start_without_jax():
   files = sorted((ROOT / "configs").glob("*.py"))
   files += sorted((ROOT / "realm_jax" / "formats").glob("*.py"))
   # and those that start anew to keep their memory in huge pages
-  commands = ("command", "demo", "train_ict", "pretrain", "finetune_qa",
+  commands = ("command", "demo", "swap_demo", "train_ict", "pretrain", "finetune_qa",
               "build_index", "update_corpus", "refresh_worker",
               "prepare_data")  # fmt: skip
   steps = (f"realm_jax.data.{x}_shards" for x in ("article", "block", "text"))

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from realm_jax import files
 from realm_jax.config import InputError
 
 
@@ -30,6 +31,18 @@ def read_articles(path: str | os.PathLike) -> Iterator[Article]:
     InputError: no such file, a line that is not an article, an id used twice.
   """
   return check_articles(read_jsonl(path))
+
+
+def write_articles(
+  path: str | os.PathLike, articles: Iterable[Article]
+) -> None:
+  """Publishes articles as JSONL."""
+  with (
+    files.atomic_publish(path) as tmp,
+    open(tmp, "w", encoding="utf-8") as out,
+  ):
+    for article in articles:
+      out.write(json.dumps(article._asdict(), ensure_ascii=False) + "\n")
 
 
 def check_articles(

@@ -1,8 +1,9 @@
 """What the names of sources in a config stand for.
 
-"leads", "factbook" and "sample_dump" are packages; a name with a prefix is a
-data set or somebody's output; anything else is a file or a folder: MediaWiki
-dumps by their name, JSONL else. Several stand with commas between them.
+"leads", "factbook", "old_factbook" and "sample_dump" are packages; a name with
+a prefix is a data set or somebody's output; anything else is a file or a
+folder: MediaWiki dumps by their name, JSONL else. Several stand with commas
+between them.
 
 A source is read in parts, each from its beginning to its end; what costs time
 (markup) is left to `make_article`, which needs no more than one page.
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from realm_jax import files
 from realm_jax.data import (
   factbook,
+  old_factbook,
   original_corpus,
   pages,
   sources,
@@ -46,6 +48,7 @@ _MADE = {"sentences": None, "lead_lines": sources.LEADS}
 _PACKAGES = {
   "leads": sources.LEADS,
   "factbook": factbook.PACKAGE,
+  "old_factbook": old_factbook.PACKAGE,
   "sample_dump": sources.SAMPLE_DUMP,
 } | _MADE
 
@@ -147,7 +150,7 @@ def split_names(names: str) -> list[str]:
 
 
 def _parts_of(name: str, cache: str) -> list[Part]:
-  if name in ("leads", "factbook"):
+  if name in ("leads", "factbook", "old_factbook"):
     return [Part(name, name, cache)]
   if name == "sample_dump":
     return [Part(name, "dump", str(sources.sample_dump(cache)))]
@@ -207,6 +210,7 @@ def _pages(articles: Iterable[Article]) -> Iterator[Page]:
 _READERS: dict[str, Callable[[str], Iterator[Page]]] = {
   "leads": lambda cache: _pages(x.article for x in sources.leads(cache)),
   "factbook": lambda cache: _pages(factbook.articles(cache)),
+  "old_factbook": lambda cache: _pages(old_factbook.articles(cache)),
   "dump": lambda path: wiki_dump.read_pages(pathlib.Path(path)),
   "jsonl": lambda path: _pages(read_articles(path)),
   "tfds": _read_tfds,

