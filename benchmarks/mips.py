@@ -27,7 +27,6 @@ and the table is of how far its memory rose above its operands (Linux).
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import jax
@@ -35,12 +34,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import start
 from benchmarks.resident import risen
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips, vectors
 
 _LIST = 4  # times k: the list that coarser rows find and float32 rows rank
 _SIDE = 2048  # of the matrices that show the peak
+PEAK_FLOPS = 2 * _SIDE**3  # of their product
 _DTYPES = ("float32", "bfloat16", "int8")
 _NO_FAISS = "FAISS is left out: pip install faiss-cpu"
 _TUNED = {
@@ -99,7 +100,7 @@ def peak() -> Search:
 
 def rates(n: int, b: int, p: int, ours: np.ndarray, peak: np.ndarray) -> str:
   """What ours reaches of the peak, from the seconds of both."""
-  rate, best = 2 * n * b * p / np.median(ours), 2 * _SIDE**3 / peak.min()
+  rate, best = 2 * n * b * p / np.median(ours), PEAK_FLOPS / peak.min()
   return f"{rate / 1e9:.0f} of {best / 1e9:.0f} GFLOP/s, {rate / best:.0%}"
 
 
@@ -147,15 +148,9 @@ def _faiss(rows, queries, k, settings):
 
 
 def measure(ready: dict[str, Search], rounds: int) -> dict[str, np.ndarray]:
-  """Seconds [rounds] of each; each round begins with another one."""
-  names, seconds = list(ready), {name: [] for name in ready}
-  for i in range(rounds + 1):  # the first round warms up
-    turn = i % len(names)
-    for name in names[turn:] + names[:turn]:
-      began = time.perf_counter()
-      ready[name]()
-      seconds[name].append(time.perf_counter() - began)
-  return {name: np.array(s[1:]) for name, s in seconds.items()}
+  """Seconds [rounds] of each."""
+  programs = {k: lambda _, f=f: f() for k, f in ready.items()}
+  return start.interleaved(programs, rounds)
 
 
 def judge(rows, queries, ids, want) -> tuple[float, bool]:

@@ -136,11 +136,12 @@ async def _load(port: int, run: pathlib.Path) -> dict:
   pause = (
     one * flags.FLAGS.clients * flags.FLAGS.questions / (flags.FLAGS.swaps + 2)
   )
-  began = time.perf_counter()
+  began, busy = time.perf_counter(), time.process_time()
   await asyncio.gather(
     swap(pause), *(client() for _ in range(flags.FLAGS.clients))
   )
   took = time.perf_counter() - began
+  busy = time.process_time() - busy
   versions = collections.Counter(a["index"]["version"] for a in answers)
   return {
     "answers": {str(s): n for s, n in sorted(statuses.items())},
@@ -148,6 +149,8 @@ async def _load(port: int, run: pathlib.Path) -> dict:
     "of_version": {str(v): n for v, n in sorted(versions.items())},
     "not_of_one_version": _torn(run, texts, answers),
     "answers_per_second": round(statuses[200] / took, 1),
+    # of server and clients; on a machine that others use it tells more
+    "cpu_seconds_per_answer": round(busy / max(statuses[200], 1), 4),
     "p50_seconds": round(float(np.quantile(seconds, 0.5)), 3),
     "p95_seconds": round(float(np.quantile(seconds, 0.95)), 3),
   }
@@ -263,4 +266,5 @@ if __name__ == "__main__":
   flags.DEFINE_integer("seed", 0, "of questions and bytes")
   if not any(a.startswith("--workdir") for a in sys.argv):
     sys.exit("error: --workdir is missing: give a demo's folder")
+  command.use_huge_pages(even_with_jax=True)  # as experiments.serve does
   app.run(main)

@@ -3,7 +3,7 @@
   python -m benchmarks.sizes            # the table of launch/README.md
 
 Nothing runs and nothing is allocated: memory, FLOPs and bytes are read off the
-shapes of the step, as experiments.plan does. The seconds are floors: each part
+shapes of the step, as experiments.plan does with --platform. The seconds are floors: each part
 of a step takes as long as its FLOPs or its bytes, whichever is longer, at the
 peaks that the maker states (bfloat16, dense), with nothing lost on the wire or
 in the input.
@@ -16,21 +16,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from configs import pretrain
+from realm_jax import backend
 from realm_jax.plan import plan
 from realm_jax.plan.cost import Cost
+from realm_jax.plan.hardware import HARDWARE, Hardware
+from realm_jax.plan.scale import WIKIPEDIA
 from realm_jax.train import programs
 
-WIKIPEDIA = 13_353_718  # blocks
 LEADS = 10_096
-
-
-class Hardware(NamedTuple):
-  """A device by its data sheet: bytes, FLOPs a second, bytes a second."""
-
-  name: str
-  memory: float
-  flops: float
-  bandwidth: float
 
 
 class Row(NamedTuple):
@@ -44,10 +37,7 @@ class Row(NamedTuple):
   refreshers: int = 0
 
 
-H100 = Hardware("H100 SXM 80 GB", 80e9, 989e12, 3.35e12)
-A100 = Hardware("A100 SXM 80 GB", 80e9, 312e12, 2.04e12)
-V5P = Hardware("TPU v5p", 95e9, 459e12, 2.77e12)
-V3 = Hardware("TPU v3, a core", 16e9, 61.5e12, 0.45e12)
+A100, H100, V3, V5P = (HARDWARE[name] for name in ("a100", "h100", "v3", "v5p"))
 ROWS = (
   Row("demo", A100, 1, 16, LEADS),
   Row("base", H100, 8, 64),
@@ -72,6 +62,11 @@ def table(rows=ROWS) -> Iterator[str]:
 
 def cells(row: Row) -> list[str]:
   """What the planner says of a row."""
+  with backend.planned(row.hardware.backend):
+    return _cells(row)
+
+
+def _cells(row: Row) -> list[str]:
   program = programs.program(_config(row), ".", row.num_blocks, row.devices)
   total = sum(plan.memory(program).values())
   parts = plan.parts(program)

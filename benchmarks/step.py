@@ -2,8 +2,12 @@
 
   python -m benchmarks.step --config=configs/pretrain.py:demo --workdir=DIR
 
+  python -m benchmarks.step --peer=hf --peer_python=PEER/bin/python
+
 DIR is the workdir of a run whose data is prepared; without one, made-up words
 of the config's sizes are. Any --config.KEY=VALUE as in the commands. One device.
+With --peer: loss and all gradients beside another implementation, at sizes of
+its own (benchmarks/step_peer.py; benchmarks/peer.py says what to install).
 
 Columns of the table:
   counted   GFLOP of matrix products, from the trace (realm_jax/plan/cost.py)
@@ -29,25 +33,24 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks import programs, synthetic
+from benchmarks import mips, peer, programs, start, step_peer, synthetic
 from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.plan import cost
 from realm_jax.retrieval import candidates
 from realm_jax.train import pretrain, run, step
+from realm_jax.types import PretrainBatch
 
-_NO_WORKDIR = "(made-up words)"
+NO_WORKDIR = "(made-up words)"
 _ROUNDS = 9
-_SIDE = 2048  # of the matrices that show the peak
 _OPTIMIZER_BYTES = 4 * 8  # a weight: eight float32 read or written
 _WHOLE = ("step", "everywhere", "peak")  # programs that are no parts
 
@@ -89,9 +92,10 @@ def measure(
     )
   config.mesh.data = 1
   opened = pretrain.open_pretraining(config, workdir)
+  config = opened.config
   tokens, realm = opened.tokens, run.unpadded(opened.realm, config)
   state, tx = run.start(pretrain.init_params(opened), config, opened.corpus)
-  batches = _batches(opened, rounds + 1)  # the first round warms up
+  batches = batches_of(opened, rounds + 1)  # the first round warms up
   refresher = run.make_refresher(
     config,
     workdir,
@@ -125,22 +129,27 @@ def measure(
     compiled[name] = running[name].compiled
   reader = counted["encoder layers"] + counted["MLM head"]
   counted["everywhere"] = reader + whole["everywhere"] - whole["step"]
-  square = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
-  multiply = jax.jit(jnp.matmul)
-  running["peak"] = lambda _: multiply(square, square)
+  multiply = mips.peak()
+  running["peak"] = lambda _: multiply()
   return Measured(
     sizes=_in_words(config, opened),
     counted=counted,
     compiled={
       k: v.cost_analysis().get("flops", np.nan) for k, v in compiled.items()
     },
-    seconds=_interleaved(running, given),
+    seconds=start.interleaved(
+      {
+        name: lambda i, run=run: jax.block_until_ready(run(given[i]))
+        for name, run in running.items()
+      },
+      rounds,
+    ),
     num_params=sum(x.size for x in jax.tree.leaves(state.params)),
     padding=_padding(realm, given[1:]),
   )
 
 
-def _batches(opened, count):
+def batches_of(opened: pretrain.Pretraining, count: int) -> list[PretrainBatch]:
   """The first batches of the run, on the device."""
   config = opened.config
   batches = input_pipeline.pretrain_batches(
@@ -172,17 +181,6 @@ def _given(realm, state, index, tokens, batches) -> Iterable[programs.Given]:
       query_emb=embed(state.params, batch.query),
       states=jax.random.normal(jax.random.key(0), shape),
     )
-
-
-def _interleaved(running, given) -> dict[str, np.ndarray]:
-  """Seconds [rounds] of each program; each round begins with another one."""
-  names, seconds = list(running), {name: [] for name in running}
-  for i, args in enumerate(given):
-    for name in names[i % len(names) :] + names[: i % len(names)]:
-      began = time.perf_counter()
-      jax.block_until_ready(running[name](args))
-      seconds[name].append(time.perf_counter() - began)
-  return {name: np.array(s[1:]) for name, s in seconds.items()}
 
 
 def _padding(realm, given) -> dict[str, float]:
@@ -222,7 +220,7 @@ def report(measured: Measured) -> str:
   """The table, and what follows from it."""
   m = measured
   median = {name: float(np.median(s)) for name, s in m.seconds.items()}
-  peak = 2 * _SIDE**3 / m.seconds["peak"].min()
+  peak = mips.PEAK_FLOPS / m.seconds["peak"].min()
   lines = [m.sizes, ""]
   lines.append(
     _row("", "counted", "XLA", "ms", "GFLOP/s", "of peak", "of step")
@@ -274,12 +272,17 @@ def _row(name: str, *cells: str) -> str:
 
 def main(config, workdir):
   with tempfile.TemporaryDirectory() as folder:
-    if workdir == pathlib.Path(_NO_WORKDIR) and not config.data.dir:
+    if workdir == pathlib.Path(NO_WORKDIR) and not config.data.dir:
       synthetic.prepare_words(config, pathlib.Path(folder))
     print(report(measure(config, workdir)))
 
 
 if __name__ == "__main__":
+  if any(word.lstrip("-").startswith("peer") for word in sys.argv):
+    peer.define_flags(step_peer.SCRIPTS)
+    flags.DEFINE_integer("rounds", _ROUNDS, "how often each runs", 1)
+    start.run(step_peer.main)
+    sys.exit()
   if not any(word.lstrip("-").startswith("workdir") for word in sys.argv):
-    sys.argv.append(f"--workdir={_NO_WORKDIR}")
+    sys.argv.append(f"--workdir={NO_WORKDIR}")
   command.run(main)

@@ -1,7 +1,8 @@
-"""Prepared data of made-up words, for measuring where there is no corpus.
+"""Made-up words and wordpieces, for measuring where there is no corpus.
 
-It has the sizes that a config wants (vocabulary, title and body lengths), made
-by the same prepare() as any other data. Only lengths matter to a benchmark.
+Prepared data has the sizes that a config wants (vocabulary, title and body
+lengths), made by the same prepare() as any other data; blocks and queries alone
+are drawn as wordpieces. Only lengths matter to a benchmark.
 """
 
 import json
@@ -14,11 +15,17 @@ from ml_collections import ConfigDict
 
 from configs import ict
 from realm_jax.data import prepare
+from realm_jax.data.packing import NUM_SPECIALS
+from realm_jax.retrieval.candidates import Specials
 from realm_jax.train import checkpoint, run, warm_start
 from realm_jax.train.corpus import open_corpus
+from realm_jax.types import BlockTokens, Inputs, PretrainBatch
 
 _NUM_ARTICLES = 10_000  # where config.data.max_articles does not say
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIALS = Specials(
+  *map(_SPECIALS.index, ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
+)
 _YEARS = (1500, 2000)  # what is masked: a date in each sentence
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
@@ -46,6 +53,83 @@ def prepare_words(config: ConfigDict, folder: pathlib.Path) -> None:
   data.dir = str(folder / "data")
   config.text_weights = (1.0,)
   prepare.prepare(data, data.dir)
+
+
+def block_tokens(
+  rng: np.random.Generator,
+  shape: tuple[int, ...],
+  block_len: int,
+  vocab_size: int,
+  mean: float,
+) -> BlockTokens:
+  """Blocks [...] of random wordpieces, as long as leads are.
+
+  Args:
+    rng: of lengths and wordpieces.
+    shape: of the blocks.
+    block_len: C, the most.
+    vocab_size: V.
+    mean: wordpieces of a block, about, with the specials.
+  """
+  words = lengths(rng, shape, mean, block_len) - NUM_SPECIALS
+  return BlockTokens(
+    token_ids=_wordpieces(rng, (*shape, block_len - NUM_SPECIALS), vocab_size),
+    title_lens=np.minimum(rng.integers(1, 6, shape), words - 1).astype(
+      np.int32
+    ),
+    lens=words,
+  )
+
+
+def lengths(
+  rng: np.random.Generator, shape: tuple[int, ...], mean: float, most: int
+) -> np.ndarray:
+  """Lengths of texts: about a quarter of the mean apart, none over `most`."""
+  drawn = rng.normal(mean, mean / 4, shape)
+  return np.clip(drawn.round(), mean // 4, most).astype(np.int32)
+
+
+def masked_queries(
+  rng: np.random.Generator,
+  batch_size: int,
+  query_len: int,
+  vocab_size: int,
+  specials: Specials,
+  mean: float,
+  masks: int,
+) -> PretrainBatch:
+  """Queries [B, Q] of random wordpieces, with so many masks each."""
+  shape, at = (batch_size, query_len), np.arange(query_len)
+  end = lengths(rng, (batch_size, 1), mean, query_len)
+  there = at < end
+  ids = _wordpieces(rng, shape, vocab_size)
+  targets = _wordpieces(rng, (batch_size, masks), vocab_size)
+  places = [
+    np.sort(rng.choice(np.arange(1, e - 1), masks, False)) for e in end[:, 0]
+  ]
+  places = np.stack(places).astype(np.int32)
+  np.put_along_axis(ids, places, specials.mask, axis=1)
+  ids = np.where(at == 0, specials.cls, ids)
+  ids = np.where(at == end - 1, specials.sep, ids)
+  nothing = np.full(batch_size, -1, np.int32)
+  return PretrainBatch(
+    query=Inputs(
+      input_ids=np.where(there, ids, specials.pad).astype(np.int32),
+      attention_mask=there.astype(np.int32),
+      token_type_ids=np.zeros(shape, np.int32),
+    ),
+    mlm_positions=places,
+    mlm_targets=targets,
+    mlm_mask=np.ones_like(targets),
+    own_block=nothing,
+    gold_block=nothing,
+    example_ids=np.arange(batch_size),
+  )
+
+
+def _wordpieces(rng, shape, vocab_size):
+  """None of the specials, which come first."""
+  return rng.integers(len(_SPECIALS), vocab_size, shape, np.int32)
 
 
 def retriever_config(

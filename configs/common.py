@@ -53,7 +53,7 @@ def get_common(size: str) -> ConfigDict:
   # [CLS] query [SEP], wordpieces
   config.query_len = pick(size, smoke=24, demo=32, base=96)
   # [CLS] title [SEP] body [SEP] as the embedder reads it, wordpieces
-  config.block_len = pick(size, smoke=32, demo=64, base=288)
+  config.block_len = pick(size, smoke=32, demo=48, base=288)
   # [CLS] query [SEP] body [SEP] as encoder and reader see it, wordpieces; the
   # body is cut to what the query leaves
   config.joint_len = pick(size, smoke=40, demo=48, base=384)
@@ -212,6 +212,10 @@ def refresh(mode: str, every_steps: int, size: str) -> ConfigDict:
   config.every_steps = every_steps  # a new version so often
   # blocks a device embeds at a time
   config.slice_size = pick(size, smoke=32, demo=128, base=256)
+  # of "interleaved": what refresh may take of a step, over all else that the
+  # step computes, such as 0.1; every_steps and slice_size are what that comes to
+  # (realm_jax/train/share.py). 0: they are as given here
+  config.share = 0.0
   config.keep = 2  # versions kept on disk
   # held-out queries on which the overlap of two versions is measured
   config.probe_queries = 64

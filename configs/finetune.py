@@ -32,11 +32,11 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=4, demo=16, base=16),
-    num_steps=common.pick(size, smoke=6, demo=190, base=20_000),
+    num_steps=common.pick(size, smoke=6, demo=180, base=20_000),
     learning_rate=common.pick(size, smoke=1e-3, demo=3e-4, base=1e-5),
     warmup_steps=common.pick(size, smoke=2, demo=20, base=2_000),
     retriever_lr_scale=common.pick(size, smoke=0.7, demo=0.7, base=1.0),
-    checkpoint_every=common.pick(size, smoke=3, demo=95, base=1_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=90, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # parts of a batch that are computed one after the other: a step takes a
@@ -44,7 +44,7 @@ def get_config(size: str = "demo"):
   config.microbatches = 1
   config.fill.query = common.pick(size, smoke=0.95, demo=0.42, base=1.0)
   # blocks the retriever is scored on, and blocks the reader reads
-  config.searcher_beam_size = common.pick(size, smoke=8, demo=16, base=5000)
+  config.searcher_beam_size = common.pick(size, smoke=8, demo=10, base=5000)
   config.reader_beam_size = common.pick(size, smoke=3, demo=5, base=5)
   config.max_span_width = 10  # wordpieces
   # as the original's reader_seq_len
@@ -57,7 +57,7 @@ def get_config(size: str = "demo"):
   config.embed_found = common.pick(size, smoke=True, demo=True, base=False)
   config.refresh = common.refresh(
     mode=common.pick(size, smoke="inline", demo="inline", base="never"),
-    every_steps=common.pick(size, smoke=3, demo=50, base=500),
+    every_steps=common.pick(size, smoke=3, demo=60, base=500),
     size=size,
   )
   config.eval_questions = common.pick(size, smoke=16, demo=400, base=2048)

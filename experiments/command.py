@@ -52,7 +52,12 @@ MALLOC = (
   f"glibc.malloc.mmap_threshold={1 << 32}",  # bytes; below: from the heap
   f"glibc.malloc.trim_threshold={1 << 34}",  # bytes; the heap is kept
 )
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a disk may do -> the mend.
+_DISK = {
+  errno.ENOSPC: "free some",
+  errno.EDQUOT: "free some",
+  errno.EIO: "look at the disk",
+}
 
 
 def run(
@@ -66,7 +71,7 @@ def run(
   """Runs main(config, workdir[, words]) and exits.
 
   Exit code 0 when all went well; 2, after one line `error: …` on stderr, when
-  the user gave something wrong or the disk is full; 130 when interrupted.
+  the user gave something wrong or the disk fails; 130 when interrupted.
 
   Args:
     main: takes a locked ConfigDict, a pathlib.Path and, where `words` is
@@ -99,6 +104,13 @@ def run(
     app.run(
       lambda _: main(*parsed), argv=sys.argv[:1], flags_parser=lambda argv: argv
     )
+
+
+def profile_flag() -> None:
+  """Defines --profile, of the commands that train; see train/profile.py."""
+  flags.DEFINE_string(
+    "profile", "", "FIRST:LAST, steps to trace to WORKDIR/profile, for xprof"
+  )
 
 
 def _help(
@@ -147,25 +159,30 @@ def clean_exit() -> Iterator[None]:
   except InputError as e:
     _exit(str(e))
   except OSError as e:
-    if e.errno not in _DISK_FULL:
+    if e.errno not in _DISK:
       raise
-    _exit(f"{e.filename or 'writing'}: {e.strerror}: free some and run again")
+    _exit(
+      f"{e.filename or 'writing'}: {e.strerror}: {_DISK[e.errno]} and run again"
+    )
   except KeyboardInterrupt:
     sys.exit(130)
 
 
-def use_huge_pages() -> None:
+def use_huge_pages(even_with_jax: bool = False) -> None:
   """Starts this process anew with a C library that keeps memory, in huge pages.
 
   A step on a CPU takes and gives back hundreds of megabytes; at glibc's
   defaults a third of its time goes into page faults. glibc reads its tunables
   once, as a process starts. Nothing happens where $GLIBC_TUNABLES is set, off
   Linux, or in a process that has JAX loaded, so is at work already.
+
+  Args:
+    even_with_jax: JAX is loaded, but nothing is done with it yet.
   """
   if (
     sys.platform != "linux"
     or "GLIBC_TUNABLES" in os.environ
-    or "jax" in sys.modules
+    or ("jax" in sys.modules and not even_with_jax)
   ):
     return
   os.environ["GLIBC_TUNABLES"] = ":".join(MALLOC)

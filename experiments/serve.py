@@ -17,11 +17,11 @@ import sys
 from ml_collections import config_dict
 
 from experiments import command
+from realm_jax.serve.limits import Limits
 
 
 def main(config, workdir):
   from realm_jax.serve import server
-  from realm_jax.serve.limits import Limits
 
   options = server.Options(
     address=config.address,
@@ -44,6 +44,8 @@ if __name__ == "__main__":
   defaults.port = 8765  # 0: any that is free
   defaults.hosts = ""  # names it is reached by, beside localhost: A,B
   defaults.batch_size = 8  # questions answered at a time
-  defaults.max_waiting = 32  # questions; the next is told to come again
-  defaults.seconds = 10.0  # a request may take
+  defaults.max_waiting = (
+    Limits.waiting
+  )  # questions; the next is told to come again
+  defaults.seconds = Limits.seconds  # a request may take
   command.run(main, defaults=defaults)

@@ -5,14 +5,18 @@
 Needs: prepared data (prepare_data).
 """
 
+from absl import flags
+
 from experiments import command
 
 
 def main(config, workdir):
-  from realm_jax.train import ict
+  from realm_jax.train import ict, profile
 
-  ict.train_ict(config, workdir)
+  steps = profile.parse(flags.FLAGS.profile, config.train.num_steps)
+  ict.train_ict(config, workdir, steps)
 
 
 if __name__ == "__main__":
+  command.profile_flag()
   command.run(main, several_processes=True)

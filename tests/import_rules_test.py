@@ -8,19 +8,29 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-GROUND = {"types", "config", "files", "formats", "progress"}
+GROUND = {
+  "types",
+  "config",
+  "run_config",
+  "files",
+  "formats",
+  "progress",
+  "backend",
+}
 # Part of realm_jax -> the parts it may import beside itself. A longer name
 # (train.state) allows that one module only.
 ALLOWED = {
   "types": set(),
   "config": set(),
   "files": {"config"},
+  "run_config": {"config", "files"},
   "progress": set(),
+  "backend": set(),
   "formats": {"config", "files"},  # NumPy, no jax
   "distributed": {"config"},
   "sharding": GROUND,
   "data": GROUND | {"sharding"},
-  "models": {"types", "config"},  # models see no mesh and no file
+  "models": {"types", "config", "backend"},  # models see no mesh and no file
   "retrieval": GROUND | {"distributed", "sharding", "data", "models"},
   "plan": GROUND,  # of any program, by its shapes
   "train": GROUND
@@ -32,6 +42,7 @@ ALLOWED = {
   | {"train.checkpoint", "evals.curves"},
 }
 READ_CONFIG_DICT = {  # below them: plain arguments
+  "realm_jax.run_config",
   "realm_jax.train.corpus",
   "realm_jax.train.run",
   "realm_jax.train.warm_start",
@@ -41,6 +52,7 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.train.finetune",
   "realm_jax.train.programs",
   "realm_jax.train.shapes",
+  "realm_jax.train.share",
   "realm_jax.data.prepare",
   "realm_jax.data.prepare_qa",
   "realm_jax.data.prepare_config",

@@ -46,9 +46,25 @@ PANELS = (
   Panel("Workers alive", "number", r"workers_alive"),
   Panel("Top-k kept at a swap", "share of blocks", r".*overlap"),
   Panel("Throughput", "steps a second", r"steps_per_second"),
+  Panel("Step time", "seconds", r"step_seconds_p\d+"),
+  Panel("Tokens", "a second", r"tokens_per_second"),
+  Panel("Model FLOPs", "a second", r"model_flops_per_second"),
+  Panel("MFU", "share of the devices' peak", r"mfu"),
+  Panel("Padding", "share of what is computed", r"padding"),
   Panel("Refresh", "blocks a second", r".*blocks_per_second"),
   Panel("Time", "seconds", r".*_seconds"),
   Panel("Gradient norm", "nats", r"grad_norm"),
+)
+
+# What one wants to see first.
+HEADLINE = (
+  "Loss",
+  "Retrieval utility",
+  "Recall",
+  "Answers",
+  "Staleness of the index",
+  "Null-block mass",
+  "Throughput",
 )
 
 
@@ -96,6 +112,30 @@ def draw_figures(rows: list[dict]) -> list[Figure]:
     for panel in PANELS
     if (names := find_names(panel, series))
   ]
+
+
+def overlay(runs: Mapping[str, list[dict]]) -> list[Figure]:
+  """Draws the first panels of several runs, a figure a metric, a line a run.
+
+  Args:
+    runs: {name: rows of its metrics.jsonl}.
+  """
+  series = {name: find_series(rows) for name, rows in runs.items()}
+  figures = []
+  for panel in PANELS:
+    if panel.title not in HEADLINE:
+      continue
+    for metric in dict.fromkeys(
+      m for found in series.values() for m in find_names(panel, found)
+    ):
+      lines = {
+        n: found[metric] for n, found in series.items() if metric in found
+      }
+      svg = plots.curves_svg(lines, x_label="step", y_label=panel.unit)
+      titled = panel._replace(title=f"{panel.title}: {metric}")
+      last = {name: values[-1] for name, (_, values) in lines.items()}
+      figures.append(Figure(titled, svg, last))
+  return figures
 
 
 def find_series(rows: list[dict]) -> dict[str, tuple[list, list]]:

@@ -66,33 +66,34 @@ def find_scores(run: str | os.PathLike, name: str) -> pathlib.Path:
   )
 
 
-def read_pair(
-  path_a: pathlib.Path, path_b: pathlib.Path
-) -> tuple[Scores, Scores]:
-  """Two files of scores, question by question in the order of the first.
+def read_together(paths: Sequence[pathlib.Path]) -> list[Scores]:
+  """Files of scores, question by question in the order of the first.
 
   Returns:
     {metric: [B] values, NaN = not judged} of each.
 
   Raises:
     InputError: a line that isn't one of scores, files about different
-      questions, or without a metric in common.
+      questions, or one without a metric of the first.
   """
-  a, b = _read(path_a), _read(path_b)
-  for one, other, path, place in (
-    (a, b, path_a, path_b),
-    (b, a, path_b, path_a),
-  ):
-    for key, (question, _) in one.items():
-      if key not in other or other[key][0] != question:
-        raise InputError(
-          f'{path} has the question "{key}" ({question[:60]!r}), which {place}'
-          " lacks: evaluate both runs on the same file of questions"
-        )
-  columns = _columns(a, list(a)), _columns(b, list(a))
-  if not columns[0].keys() & columns[1].keys():
-    raise InputError(f"{path_a} and {path_b} have no metric in common")
+  every = [_read(path) for path in paths]
+  for path, lines in zip(paths[1:], every[1:], strict=True):
+    _check_same(paths[0], every[0], path, lines)
+    _check_same(path, lines, paths[0], every[0])
+  columns = [_columns(lines, list(every[0])) for lines in every]
+  for path, theirs in zip(paths, columns, strict=True):
+    if not columns[0].keys() & theirs.keys():
+      raise InputError(f"{paths[0]} and {path} have no metric in common")
   return columns
+
+
+def _check_same(path, lines, other_path, other) -> None:
+  for key, (question, _) in lines.items():
+    if key not in other or other[key][0] != question:
+      raise InputError(
+        f'{path} has the question "{key}" ({question[:60]!r}), which'
+        f" {other_path} lacks: evaluate the runs on the same file of questions"
+      )
 
 
 def _read(path: pathlib.Path) -> dict[str, tuple[str, dict[str, float]]]:

@@ -9,12 +9,13 @@ from a network, and text of a corpus is escaped: it is shown, never run.
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jinja2
 import markupsafe
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.evals import curves, exact_match
 from realm_jax.retrieval import journal
@@ -32,34 +33,71 @@ _UNITS = {
   "null_mass": "p(null block | query), mean ± standard error",
   "exact_match": "share of questions",
   "exact_match_se": "standard error of that",
+  "masked_recall_5_gain": "share of masked queries, mean ± standard error",
+  "retrieval_utility_gain": _NATS,
+  "index_versions": "number",
+  "questions": "number",
+  "peak_memory_gb": "GB",
+  "seconds_total": "seconds",
 }
 
 
 def write_report(
-  workdir: str | os.PathLike, path: str | os.PathLike | None = None
+  workdir: str | os.PathLike,
+  path: str | os.PathLike | None = None,
+  changes: Mapping[pathlib.Path, Any] | None = None,
 ) -> pathlib.Path:
   """Writes the page of a workdir to `path`, by default report.html in it.
+
+  Args:
+    workdir: of a run or a demo.
+    path: see above.
+    changes: {a run's directory: serve.churn.Changes}.
 
   Raises:
     InputError: there is no run under the workdir.
   """
   path = pathlib.Path(path or pathlib.Path(workdir) / "report.html")
-  page = render(workdir)
-  with files.atomic_publish(path) as tmp:
-    tmp.write_text(page, encoding="utf-8")
+  page = render(workdir, changes)
+  write_page(path, page)
   return path
 
 
-def render(workdir: str | os.PathLike) -> str:
+def write_page(path: pathlib.Path, page: str) -> None:
+  """Publishes a page of HTML."""
+  with files.atomic_publish(path) as tmp:
+    tmp.write_text(page, encoding="utf-8")
+
+
+def render(
+  workdir: str | os.PathLike,
+  changes: Mapping[pathlib.Path, Any] | None = None,
+) -> str:
   """The page as HTML; see `write_report`."""
-  workdir = pathlib.Path(workdir)
-  runs = list(_runs(workdir))
+  workdir, changes = pathlib.Path(workdir), changes or {}
+  runs = list(find_runs(workdir))
   predictions = _find_predictions(workdir)
   if not (runs or predictions or (workdir / "summary.json").exists()):
     raise InputError(
       f"--workdir={workdir}: no metrics.jsonl, summary.json or predictions/ in"
       " it or one level below: give the directory of a run or of a demo"
     )
+  return fill_template(
+    "report.html.j2",
+    title=f"{workdir.resolve().name}, report",
+    workdir=workdir.resolve().name,
+    command=f"python -m experiments.report --workdir={workdir}",
+    tables=_tables(workdir / "summary.json"),
+    runs=[
+      _section(name, path) | {"changes": changes.get(path)}
+      for name, path in runs
+    ],
+    samples=[_samples(workdir, path) for path in predictions],
+  )
+
+
+def fill_template(name: str, **values: Any) -> str:
+  """One of the templates beside this file, every value escaped."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
@@ -67,16 +105,10 @@ def render(workdir: str | os.PathLike) -> str:
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  return environment.get_template("report.html.j2").render(
-    workdir=workdir.resolve().name,
-    command=f"python -m experiments.report --workdir={workdir}",
-    tables=_tables(workdir / "summary.json"),
-    runs=[_section(name, path) for name, path in runs],
-    samples=[_samples(workdir, path) for path in predictions],
-  )
+  return environment.get_template(name).render(values)
 
 
-def _runs(workdir: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+def find_runs(workdir: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
   """(name, directory) of each run, in the order in which they began."""
   found = []
   for path in [workdir, *sorted(workdir.glob("*/"))]:
@@ -91,15 +123,6 @@ def _runs(workdir: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 def _section(name: str, run: pathlib.Path) -> dict:
   """What the template shows of one run."""
   rows = curves.read_metrics(run / "metrics.jsonl")
-  figures = [
-    {
-      "title": figure.panel.title,
-      "unit": figure.panel.unit,
-      "svg": markupsafe.Markup(figure.svg),
-      "last": {name: _number(value) for name, value in figure.last.items()},
-    }
-    for figure in curves.draw_figures(rows)
-  ]
   steps = [row["step"] for row in rows if "step" in row]
   return {
     "name": name,
@@ -107,9 +130,22 @@ def _section(name: str, run: pathlib.Path) -> dict:
     "command": _command(run),
     "config": f"{run.name}/config.json",
     "steps": max(steps, default=0),
-    "figures": figures,
+    "figures": show_figures(curves.draw_figures(rows)),
     "index": _index(run),
   }
+
+
+def show_figures(figures: Sequence[curves.Figure]) -> list[dict]:
+  """Drawn panels as the template takes them."""
+  return [
+    {
+      "title": figure.panel.title,
+      "unit": figure.panel.unit,
+      "svg": markupsafe.Markup(figure.svg),
+      "last": {name: _number(value) for name, value in figure.last.items()},
+    }
+    for figure in figures
+  ]
 
 
 def _index(run: pathlib.Path) -> dict | None:
@@ -136,7 +172,7 @@ def _index(run: pathlib.Path) -> dict | None:
 def _command(run: pathlib.Path) -> str:
   """The command whose run this is; its config lies beside the metrics."""
   path = run / "config.json"
-  config = files.read_json(path) if path.is_file() else {}
+  config = run_config.read(run) if path.is_file() else {}
   kinds = {
     "reader_beam_size": "finetune_qa",
     "evidence": "pretrain",
@@ -151,7 +187,11 @@ def _tables(path: pathlib.Path) -> list[dict]:
   if not path.is_file():
     return []
   summary = files.read_json(path)
-  single = {k: v for k, v in summary.items() if not isinstance(v, dict)}
+  single = {
+    f"{k} ({_UNITS[k]})" if k in _UNITS else k: v
+    for k, v in summary.items()
+    if not isinstance(v, dict)
+  }
   tables = [
     _table(name, group)
     for name, group in summary.items()

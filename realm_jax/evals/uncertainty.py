@@ -137,10 +137,10 @@ def p_value(
   return float(result.pvalue), "randomisation"
 
 
-def table(found: Mapping[str, Difference]) -> str:
-  """Differences as a person reads them, a metric a line."""
+def table(found: Mapping[str, Difference], b: str = "B") -> str:
+  """Differences as a person reads them, a metric a line; `b` is B's name."""
   lines = [
-    f"{'':22}{'A':>8}{'B':>8}{'B - A':>9}{f'{LEVEL:.0%} interval':>20}{'p':>9}"
+    f"{'':22}{'A':>8}{b:>8}{f'{b} - A':>9}{f'{LEVEL:.0%} interval':>20}{'p':>9}"
     f"  {'test':14}{'n':>6}"
   ]
   for name, d in found.items():

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import precision
+from realm_jax.models.dropout import Dropout
 from realm_jax.models.precision import Dense, layer_norm
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, Inputs
@@ -74,7 +75,7 @@ class Embeddings(nn.Module):
     )
     self.token_type_embeddings = self._table("token_type", c.type_vocab_size)
     self.norm = layer_norm(c.layer_norm_eps, None, precision.compute_type(c))
-    self.dropout = nn.Dropout(c.hidden_dropout_prob)
+    self.dropout = Dropout(c.hidden_dropout_prob)
 
   def __call__(
     self, input_ids, token_type_ids, position_ids, inputs_embeds, deterministic
@@ -115,7 +116,8 @@ class Attention(nn.Module):
     def project(x, which, spread=lambda x: x):
       y = spread(precision.affine(x, kernel[:, which], offset[which]))
       y = y.reshape(*y.shape[:-1], heads, d // heads)  # [R, T, 1-3, H, D/H]
-      return (y[:, :, i] for i in range(y.shape[2]))
+      # jnp.split: its gradient is one concatenation, that of indexing three sums
+      return (part[:, :, 0] for part in jnp.split(y, y.shape[2], axis=2))
 
     spread = layout.unpack if layout else lambda x: x
     if x_read is None:
@@ -125,7 +127,7 @@ class Attention(nn.Module):
       k, v = project(x, slice(1, 3), spread)
     scores = jnp.einsum("rqhd,rkhd->rhqk", q * (d // heads) ** -0.5, k)
     weights = jax.nn.softmax(precision.precise(scores) + bias, axis=-1)
-    dropped = nn.Dropout(c.attention_probs_dropout_prob)(
+    dropped = Dropout(c.attention_probs_dropout_prob)(
       weights, deterministic=deterministic
     )
     if head_mask is not None:
@@ -164,7 +166,7 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
     c = self.config
-    drop = nn.Dropout(c.hidden_dropout_prob)
+    drop = Dropout(c.hidden_dropout_prob)
     dtype = precision.compute_type(c)
     mixed, weights = Attention(c, self.layer, name="attention")(
       x, x_read, bias, head_mask, layout, deterministic

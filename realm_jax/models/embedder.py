@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import arguments, bert, precision
+from realm_jax.models.dropout import Dropout
 from realm_jax.models.unpadded import Layout
 from realm_jax.types import Array, RealmEmbedderOutput, RealmScorerOutput
 
@@ -88,7 +89,7 @@ class RealmEmbedder(nn.Module):
     mask = layout.mask if layout else inputs.attention_mask
     projected = dense(self._pool(x, mask))  # [R, P]
     projected = precision.layer_norm(c.layer_norm_eps, "norm")(projected)
-    projected = nn.Dropout(c.hidden_dropout_prob)(
+    projected = Dropout(c.hidden_dropout_prob)(
       projected, deterministic=deterministic
     )
     output = RealmEmbedderOutput(

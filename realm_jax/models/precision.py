@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from realm_jax import backend
 from realm_jax.config import RealmConfig
 from realm_jax.types import Array
 
@@ -96,7 +97,7 @@ def _mixed_backward(out, saved, g):
 
 def _product(a, b, summed, out):
   """Of two of one type, in `out`, over the axes `summed` of either."""
-  if jax.default_backend() == "cpu":  # has products of one type alone
+  if backend.name() == "cpu":  # has products of one type alone
     a, b = a.astype(out), b.astype(out)
   return jax.lax.dot_general(
     a, b, (summed, ((), ())), preferred_element_type=out

@@ -70,14 +70,15 @@ def _by_scope(traced: Traced, scopes: dict[str, str], cpu: bool):
     most = max(inner, default=Cost())  # the costliest branch
     add(op, most.times(op.params.get("length", 1)))
     if op.name == "dot_general":
-      add(op, Cost(flops=_product(op)))
+      add(op, Cost(flops=product(op)))
   for kernel in kernels.kernels(traced, cpu):
     if not trace.inner_programs(kernel.op):
       add(kernel.op, Cost(bytes=kernel.bytes))
   return found
 
 
-def _product(op: Op) -> int:
+def product(op: Op) -> int:
+  """FLOPs of a dot_general."""
   (contracted, _), _ = op.params["dimension_numbers"]
   summed = math.prod(op.reads[0].shape[axis] for axis in contracted)
   return 2 * math.prod(op.writes[0].shape) * summed

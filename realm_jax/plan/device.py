@@ -1,4 +1,4 @@
-"""How much memory a device has, by its own word."""
+"""How much memory a device has, by its own word; its peak, by its maker's."""
 
 import contextlib
 import os
@@ -10,6 +10,25 @@ import jax
 from realm_jax.config import InputError
 
 _GROUP = "/sys/fs/cgroup/memory.max"  # of a container
+# What JAX calls a device -> its products of bfloat16 in a second, dense, by the
+# maker's data sheet. The first that fits; a TPU v2, v3 or 7x is two devices.
+_PEAKS = (
+  (r"GB200", 2.5e15),
+  (r"B200", 2.25e15),
+  (r"H100 PCIe", 756e12),
+  (r"H100 NVL", 835e12),
+  (r"H100|H200", 989e12),  # SXM, and GH200
+  (r"A100", 312e12),
+  (r"L40S", 362e12),
+  (r"L4$", 121e12),
+  (r"TPU v2", 22.5e12),
+  (r"TPU v3", 61.5e12),
+  (r"TPU v4$", 275e12),
+  (r"TPU v5 ?(lite|e)", 197e12),
+  (r"TPU v5", 459e12),
+  (r"TPU v6", 918e12),
+  (r"TPU ?7x", 1153.5e12),
+)
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
@@ -31,6 +50,16 @@ def memory() -> int | None:
   with contextlib.suppress(OSError, ValueError):
     host = min(host, int(pathlib.Path(_GROUP).read_text()))
   return host // jax.local_device_count()
+
+
+def peak_flops(kind: str | None = None) -> float | None:
+  """FLOPs of a device in a second, at its peak; None where nobody knows.
+
+  Args:
+    kind: jax.Device.device_kind; None for this machine's.
+  """
+  kind = kind or jax.local_devices()[0].device_kind
+  return next((peak for name, peak in _PEAKS if re.search(name, kind)), None)
 
 
 def parse(name: str, text: str) -> float:

@@ -26,6 +26,7 @@ from realm_jax.plan import trace
 from realm_jax.plan.trace import Op, Traced, Value
 
 _LARGER = 1.5  # operands of this many times a value's bytes: write the value
+_PARTS = ("slice", "split", "dynamic_slice")
 _BROADCAST = 4  # a value of this many times its operands' bytes is a broadcast
 
 
@@ -100,6 +101,9 @@ class _Fuser:
     if self.cpu and op.name == "dot_general":
       self._write_copies(op, operands)
     reads = _union(operands)
+    if op.name in _PARTS:  # of what it is a part of, it reads that part
+      most = max(v.bytes for v in op.writes)
+      reads = {v: min(n, most) for v, n in reads.items()}
     slow = op.is_costly or any(v in self.slow for v in op.reads)
     if self._is_written(op, reads, slow):
       inner = max(map(_inner_peak, trace.inner_programs(op)), default=0)
@@ -107,9 +111,7 @@ class _Fuser:
       self.sources.update((v, {v: v.bytes}) for v in op.writes)
       return
     for value in op.writes:
-      part = op.name in ("slice", "split", "dynamic_slice")
-      most = value.bytes if part else 1 << 62
-      self.sources[value] = {v: min(n, most) for v, n in reads.items()}
+      self.sources[value] = dict(reads)
       if slow:
         self.slow.add(value)
 

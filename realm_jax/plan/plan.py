@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from realm_jax import backend
 from realm_jax.config import InputError
 from realm_jax.plan import cost, kernels, trace
 from realm_jax.plan.cost import Cost
@@ -62,6 +63,7 @@ class Program:
     fields: what makes the activations smaller beside a smaller batch: config
       fields that they grow with, and others in words.
     devices: of the mesh.
+    sent: what -> bytes that a device sends in a step (plan/wire.py).
   """
 
   step: Callable
@@ -73,6 +75,7 @@ class Program:
   vocab_size: int
   fields: tuple[str, ...]
   devices: int
+  sent: dict[str, int]
 
 
 def memory(program: Program, compiled: bool = False) -> dict[str, int]:
@@ -83,7 +86,27 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
     compiled: whether the compiler says what a step takes beside its arguments
       (minutes for a large model), not the model of it in plan/kernels.py.
   """
-  state, index, batch, tokens = program.args
+  return {**held(program), **working(program, compiled)}
+
+
+def held(program: Program) -> dict[str, int]:
+  """Part -> bytes of what is there between steps, and the batch."""
+  _, index, batch, tokens = program.args
+  buffer = None
+  if index is not None and index.shadow is not None:
+    buffer = (index.shadow, index.shadow_params)
+  return {
+    **program.state_sizes,
+    "index": bytes_of(index) - bytes_of(buffer),
+    "double buffer": bytes_of(buffer),
+    "block tokens": bytes_of(tokens),
+    "batch": bytes_of(batch),
+  }
+
+
+def working(program: Program, compiled: bool = False) -> dict[str, int]:
+  """Part -> bytes of what a step makes at its fullest moment; see memory."""
+  state, index, _, _ = program.args
   donated = len(jax.tree.leaves((state, index)))
   traced = trace.trace(program.step, *program.args)
   most, live = kernels.peak(traced, _on_cpu(), donated)
@@ -97,15 +120,7 @@ def memory(program: Program, compiled: bool = False) -> dict[str, int]:
   # as large as the optimizer's two moments
   moments = program.state_sizes["optimizer moments"]
   summed = moments // 2 if program.devices > 1 else 0
-  buffer = None
-  if index is not None and index.shadow is not None:
-    buffer = (index.shadow, index.shadow_params)
   return {
-    **program.state_sizes,
-    "index": _tree_bytes(index) - _tree_bytes(buffer),
-    "double buffer": _tree_bytes(buffer),
-    "block tokens": _tree_bytes(tokens),
-    "batch": _tree_bytes(batch),
     "activations": max(most - logits - gradients, 0),
     "logits": logits,
     "gradients": gradients + summed,
@@ -140,9 +155,11 @@ def parts(program: Program) -> dict[str, Cost]:
 
 def refresh(program: Program) -> Cost | None:
   """What it costs a device to embed its share of all blocks."""
-  part = program.embed_all
-  if part is None:
-    return None
+  return program.embed_all and cost_of(program.embed_all)
+
+
+def cost_of(part: Part) -> Cost:
+  """Of all of its times."""
   once = cost.count(part.function, *part.args, cpu=_on_cpu())
   return once.times(part.times)
 
@@ -178,13 +195,14 @@ def show(size: float, unit: str = "B") -> str:
   return f"{size / 1e3:.3g} k{unit}" if size else "0"
 
 
+def bytes_of(tree: Any) -> int:
+  """Of all arrays, or ShapeDtypeStructs, of a pytree."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
 def _on_cpu() -> bool:
-  return jax.default_backend() == "cpu"
+  return backend.name() == "cpu"
 
 
 def _bytes(values) -> int:
   return sum(v.bytes for v in values)
-
-
-def _tree_bytes(tree: Any) -> int:
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

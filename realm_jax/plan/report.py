@@ -13,6 +13,7 @@ def table(
   available: int | None,
   peak_flops: float | None = None,
   bandwidth: float | None = None,
+  wire: float | None = None,
 ) -> str:
   """Memory a device, cost of a step, cost of a refresh.
 
@@ -22,6 +23,7 @@ def table(
     available: bytes of a device's memory, None where that is not known.
     peak_flops: FLOPs of a device in a second; seconds where both are given.
     bandwidth: bytes that its memory moves in a second.
+    wire: bytes that it sends in a second; seconds of that where it is given.
   """
   total = sum(sizes.values())
   of = "unknown memory" if available is None else f"{show(available)} each"
@@ -38,6 +40,8 @@ def table(
   lines += [_cost(name, cost, rates) for name, cost in parts.items()]
   lines += [_cost("all", _sum(parts), rates, list(parts.values())), ""]
 
+  if program.sent:
+    lines += [*_sent(program.sent, wire), ""]
   whole = plan.refresh(program)
   if whole is None:
     return "\n".join([*lines, "no index, no refresh"])
@@ -60,6 +64,22 @@ def _cost(name, cost: Cost, rates, parts=None) -> str:
     parts = [cost] if parts is None else parts
     cells.append(f"{1e3 * sum(p.seconds(*rates) for p in parts):.3g} ms")
   return _row(name, *cells)
+
+
+def _sent(sent: dict[str, int], wire: float | None) -> list[str]:
+  def row(name, size):
+    return _row(name, show(size), *([seconds(size / wire)] if wire else []))
+
+  return [
+    _row("a step sends, a device", "bytes", *(["floor"] if wire else [])),
+    *(row(name, size) for name, size in sent.items()),
+    row("all", sum(sent.values())),
+  ]
+
+
+def seconds(value: float) -> str:
+  """12.3 ms, with three digits."""
+  return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 
 def _sum(parts: dict[str, Cost]) -> Cost:

@@ -20,6 +20,7 @@ from realm_jax.models.embedder import RealmEmbedder, RealmScorer
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.open_qa import RealmForOpenQA
 from realm_jax.models.reader import RealmReader
+from realm_jax.pretrained import show
 from realm_jax.retrieval.retriever import RECORDS, RealmRetriever
 from realm_jax.types import Array
 
@@ -43,9 +44,11 @@ _READERS = {
 _VOCABULARIES = ("vocab.txt", "tokenizer.json")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Pretrained:
-  """A model with all that was beside it.
+  """A model with all that was beside it; its repr fits a screen.
+
+  A notebook shows its params as a tree where treescope is installed.
 
   Attributes:
     config: its sizes.
@@ -72,6 +75,12 @@ class Pretrained:
   origin: Mapping[str, Mapping[str, Any]] = dataclasses.field(
     default_factory=dict
   )
+
+  def __repr__(self) -> str:
+    return show.in_words(self)
+
+  def _repr_html_(self) -> str | None:
+    return show.as_html(self.params)
 
 
 def load_pretrained(

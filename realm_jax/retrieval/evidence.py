@@ -158,11 +158,12 @@ def span_of(
     (first, past the last) character of store.text(block).
   """
   raw = store.text(block).encode()
-  ends = []
+  ends, encoded = [], {}
   for wordpiece in (start, end):
     sentence, first_byte, first = store.sentence_at(block, wordpiece)
-    _, offsets = tokenizer.encode_with_offsets(sentence)
-    ends.append([first_byte + at for at in offsets[wordpiece - first]])
+    if first not in encoded:  # most spans are within a sentence
+      encoded[first] = tokenizer.encode_with_offsets(sentence)[1]
+    ends.append([first_byte + at for at in encoded[first][wordpiece - first]])
   return len(raw[: ends[0][0]].decode()), len(raw[: ends[1][1]].decode())
 
 

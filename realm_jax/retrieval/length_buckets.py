@@ -59,38 +59,56 @@ class LengthBuckets:
     self,
     params,
     tokens: BlockTokens,
-    on_batch: Callable[[int], None] = lambda num_blocks: None,
+    on_batch: Callable[[int, int], None] = lambda num_blocks, width: None,
   ) -> np.ndarray:
     """Embeds blocks [n, C-3] of the host -> [n, P] float32, in their order.
+
+    A device does not wait: while it computes a batch, the next ones are on
+    their way to it or there, and vectors of those before on their way back.
 
     Args:
       params: of the embedder, on every device.
       tokens: NumPy arrays.
-      on_batch: called with the number of blocks of each batch.
+      on_batch: called with the number of blocks of each batch, and its width.
     """
     out = np.empty((len(tokens.lens), self.size), np.float32)
     flight = collections.deque()
 
     def land():
-      ids, emb = flight.popleft()
+      ids, width, emb = flight.popleft()
       out[ids] = np.asarray(emb)[: len(ids)]
-      on_batch(len(ids))
+      on_batch(len(ids), width)
 
     for ids in self._batches(tokens.lens):
       batch = self._place(self._pad(tokens, ids))
-      flight.append((ids, _embed(self.retrieval, params, batch)))
+      emb = _embed(self.retrieval, params, batch)
+      emb.copy_to_host_async()  # once it is there; nobody waits for it here
+      flight.append((ids, self._width(tokens.lens[ids]), emb))
       if len(flight) == _MAX_IN_FLIGHT:
         land()
     while flight:
       land()
     return out
 
+  def traced(
+    self, params, tokens: BlockTokens, width: int
+  ) -> jax.stages.Traced:
+    """The program that embeds batches of a width, of such blocks."""
+    rows = self.batch_size
+    empty = jax.tree.map(
+      lambda x: np.zeros((rows, *x.shape[1:]), x.dtype), tokens
+    )
+    cut = empty.replace(token_ids=empty.token_ids[:, : width - NUM_SPECIALS])
+    return _embed.trace(self.retrieval, params, self._place(cut))
+
   def padding(self, lens: np.ndarray) -> float:
     """Share of padding among the wordpieces embedded for blocks of lens [n]."""
-    room = [
-      self.batch_size * self._width(lens[ids]) for ids in self._batches(lens)
-    ]
-    return 1 - float((lens + NUM_SPECIALS).sum()) / sum(room)
+    room = self.batch_size * sum(self.batch_widths(lens))
+    return 1 - float((lens + NUM_SPECIALS).sum()) / room
+
+  def batch_widths(self, lens: np.ndarray) -> list[int]:
+    """The length of each batch that blocks of lens [n] are embedded in."""
+    return [self._width(lens[ids]) for ids in self._batches(lens)]
 
   def _batches(self, lens):
     order = np.argsort(lens, kind="stable")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from realm_jax import backend
 from realm_jax.config import InputError
 from realm_jax.retrieval import scan, selection, vectors
 from realm_jax.types import Array
@@ -159,7 +160,7 @@ def _check_sizes(shape, queries_shape, k, num_blocks):
 
 def _top_k_of_rows(rows, queries, k, num_valid, recall_target):
   """The top k of [N, P] rows on one device, the first num_valid of them."""
-  (n, _), b, platform = rows.shape, queries.shape[0], jax.default_backend()
+  (n, _), b, platform = rows.shape, queries.shape[0], backend.name()
   sizes = plan(n, b, k, platform)
   num_valid = jnp.minimum(num_valid, n)
 

@@ -100,14 +100,18 @@ class BlockEmbedder:
     """Embeds this step's slices of the shadow; part of a training step."""
     first = (step - index.shadow_step) * slices_per_step
 
+    # once, and not in every round
+    mesh = self.retrieval.mesh
+    params = sharding.gather(index.shadow_params, mesh, ("fsdp", "tensor"))
+
     def embed(i, shadow):
-      return self.embed_slice(index.shadow_params, tokens, shadow, first + i)
+      return self.embed_slice(params, tokens, shadow, first + i)
 
     left = self.num_slices(index.shadow.shape[0]) - first
     count = jnp.clip(left, 0, slices_per_step)  # the last steps have less to do
-    return index.replace(
-      shadow=jax.lax.fori_loop(0, count, embed, index.shadow)
-    )
+    with jax.named_scope("refresh"):  # its name in a profile
+      shadow = jax.lax.fori_loop(0, count, embed, index.shadow)
+    return index.replace(shadow=shadow)
 
   def embed_all(
     self,

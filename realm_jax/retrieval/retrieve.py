@@ -39,6 +39,7 @@ class Fill(NamedTuple):
 
 
 ALL = Fill()
+SEARCH = "search"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +94,8 @@ class Retrieval:
     """How well some [..., T] tokens fit the places that are computed.
 
     Returns:
-      "cut_tokens": () share of the tokens that had no room, and "padding": ()
-      share of the places that held no token.
+      "cut_tokens": () share of the tokens that had no room, "padding": () share
+      of the places that held no token, and "tokens": () places that held one.
     """
     tokens, kept, places = 0, 0, 0
     for mask, fill in masks_and_fills:
@@ -102,7 +103,11 @@ class Retrieval:
       tokens += mask.sum()
       kept += (mask if layout is None else layout.mask).sum()
       places += mask.size if layout is None else layout.source.size
-    return {"cut_tokens": 1 - kept / tokens, "padding": 1 - kept / places}
+    return {
+      "cut_tokens": 1 - kept / tokens,
+      "padding": 1 - kept / places,
+      "tokens": kept,
+    }
 
   def gather_blocks(self, tokens: BlockTokens, ids: Array) -> BlockTokens:
     """The tokens of the blocks `ids` [B, ...], each query's where it is."""
@@ -126,14 +131,18 @@ class Retrieval:
     return jnp.concatenate([null_emb, others_emb], axis=1)
 
   def search(self, block_emb: Array, query_emb: Array, k: int):
-    """Scores and ids [B, k] of the best blocks; no gradient passes."""
-    scores, ids = mips.top_k(
-      block_emb,
-      jax.lax.stop_gradient(query_emb),
-      k,
-      mesh=self.mesh,
-      num_blocks=self.num_blocks,
-    )
+    """Scores and ids [B, k] of the best blocks; no gradient passes.
+
+    A profile shows its operations under SEARCH.
+    """
+    with jax.named_scope(SEARCH):
+      scores, ids = mips.top_k(
+        block_emb,
+        jax.lax.stop_gradient(query_emb),
+        k,
+        mesh=self.mesh,
+        num_blocks=self.num_blocks,
+      )
     return scores * self.score_scale, ids
 
   def relevance_score(self, query_emb: Array, candidate_emb: Array) -> Array:

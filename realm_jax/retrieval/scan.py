@@ -27,6 +27,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from realm_jax import backend
 from realm_jax.retrieval import selection, vectors
 
 _MARGIN = 2  # beyond k, against rounding
@@ -134,10 +135,24 @@ def _chunk(rows, queries, first, num_valid, chunk):
 
 
 def _scores(rows, queries):
-  """Scores [N, B]."""
+  """Scores [N, B].
+
+  Rows of 8 or 16 bits are multiplied as they are off a CPU, at bfloat16's
+  speed, by two halves of each query: 16 of the 24 bits that its numbers have.
+  """
+  coarse = None if backend.name() == "cpu" else vectors.as_bfloat16(rows)
+  if coarse is None:
+    return _product(vectors.floats(rows), queries)
+  # a compiler may leave out a cast there and back, but not this rounding
+  high = jax.lax.reduce_precision(queries, exponent_bits=8, mantissa_bits=7)
+  halves = (half.astype(coarse.dtype) for half in (high, queries - high))
+  return vectors.scaled(sum(_product(coarse, half) for half in halves), rows)
+
+
+def _product(rows, queries):
   return jnp.einsum(
     "NP,BP->NB",
-    vectors.floats(rows),
+    rows,
     queries,
     precision=jax.lax.Precision.HIGHEST,
     preferred_element_type=jnp.float32,

@@ -176,8 +176,10 @@ class Staging:
     """Whether a chunk that is claimed is finished by now."""
     return chunk in _as_written(self.path, _lines(self.path, chunk))
 
-  def add(self, chunk: int, values: np.ndarray, seconds: float) -> None:
-    """Writes a chunk [n, P], then its line in the ledger.
+  def add(
+    self, chunk: int, values: np.ndarray, seconds: float, flops: int = 0
+  ) -> None:
+    """Writes a chunk [n, P], then its line in the ledger: what it took.
 
     Raises:
       InputError: no space left; what is finished stays.
@@ -189,7 +191,9 @@ class Staging:
       rows.write(path, self._rows, chunk * self.chunk_rows, values)
       files.fail_point(f"build_chunk_{chunk}")
     digest = files.sha256_file(path / rows.chunk_name(chunk))
-    line = {"chunk": chunk, "sha256": digest, "seconds": seconds}
+    line = {
+      "chunk": chunk, "sha256": digest, "seconds": seconds, "flops": flops,
+    }  # fmt: skip
     files.append_json_line(self._ledger, line)
     files.fail_point(f"build_ledger_{chunk}")
 
@@ -205,8 +209,8 @@ class Staging:
     The lock must be held alone.
 
     Args:
-      made_of: the manifest, but for what is known here: version, dtype, shape
-        and seconds.
+      made_of: the manifest, but for what is known here: version, dtype, shape,
+        seconds and flops.
       blocks: a block store that is copied into the version.
 
     Returns:
@@ -231,6 +235,7 @@ class Staging:
       "dtype": str(self._rows.dtype.numpy_dtype),
       "shape": list(self._rows.shape),
       "seconds": round(sum(line["seconds"] for line in lines.values()), 3),
+      "flops": sum(line.get("flops", 0) for line in lines.values()),
     }
     path = self._rename(made_of, known)
     files.fsync(path.parent)

@@ -112,3 +112,17 @@ def floats(rows: Array | Quantized) -> Array:
   if isinstance(rows, Quantized):
     return rows.rows.astype(jnp.float32) * rows.scale[..., None]
   return rows.astype(jnp.float32)
+
+
+def as_bfloat16(rows: Array | Quantized) -> Array | None:
+  """Rows [N, P] in bfloat16, but for `scaled`; None if that would round them."""
+  if isinstance(rows, Quantized):
+    return rows.rows.astype(jnp.bfloat16)
+  return rows if rows.dtype == jnp.bfloat16 else None
+
+
+def scaled(scores: Array, rows: Array | Quantized) -> Array:
+  """Scores [N, B] of what `as_bfloat16` gives, as those of the rows."""
+  if isinstance(rows, Quantized):
+    return scores * rows.scale[:, None]
+  return scores

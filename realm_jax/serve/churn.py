@@ -4,14 +4,17 @@ The versions may be of two corpora; a block is the same in both if its article
 and its text are.
 """
 
+import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from realm_jax.data import features
+from realm_jax.data import features, qa
 from realm_jax.data.blocks import BlockStore
-from realm_jax.serve.run import Run
+from realm_jax.retrieval import evidence, index
+from realm_jax.serve.run import Run, open_run
 
 _BATCH = 64  # queries embedded and searched at a time
 
@@ -40,6 +43,112 @@ class Churn(NamedTuple):
   most: float
 
 
+class Example(NamedTuple):
+  """A query that finds other blocks in version B than in A.
+
+  Attributes:
+    query: its text.
+    before, after: the blocks found in A and in B, best first, p(z|x) among
+      them.
+    kept: how many of A's are also B's.
+    only_before, only_after: ids of the blocks that the other doesn't find.
+  """
+
+  query: str
+  before: tuple[evidence.Evidence, ...]
+  after: tuple[evidence.Evidence, ...]
+  kept: int
+  only_before: frozenset[int]
+  only_after: frozenset[int]
+
+
+class Changes(NamedTuple):
+  """What a run's oldest and newest index version find otherwise.
+
+  Attributes:
+    before, after: numbers of the two versions.
+    k: blocks found for a query.
+    queries: what they are, in words.
+    num_queries: asked.
+    num_changed: of them, whose k blocks are others.
+    examples: those that changed most, the most first.
+  """
+
+  before: int
+  after: int
+  k: int
+  queries: str
+  num_queries: int
+  num_changed: int
+  examples: list[Example]
+
+
+def find_changes(
+  workdir: pathlib.Path, k: int, num_queries: int, count: int
+) -> Changes | None:
+  """Asks a run's oldest and newest index version; None where it has not two.
+
+  The queries are the dev questions of its data, evenly spread; first sentences
+  of its blocks where there are none.
+
+  Args:
+    workdir: of the run.
+    k: blocks found for a query.
+    num_queries: asked, no more than there are.
+    count: examples, no more than changed.
+
+  Raises:
+    InputError: as serve.run.open_run.
+  """
+  there = index.list_versions(workdir)
+  if len(there) < 2:
+    return None
+  a, b = (open_run(workdir, str(v)) for v in (there[0], there[-1]))
+  dev, what = a.data_dir / "qa" / "dev.jsonl", "dev questions"
+  if dev.is_file():
+    asked = [question.question for question in qa.read_qa(dev)]
+    asked = asked[:: max(1, len(asked) // num_queries)][:num_queries]
+  else:
+    asked, what = _sample(a.store, num_queries), "first sentences of blocks"
+  found = examples(a, b, asked, k)
+  k = min(k, len(a.store), len(b.store))
+  return Changes(
+    there[0], there[-1], k, what, len(asked), len(found), found[:count]
+  )
+
+
+def examples(a: Run, b: Run, queries: Sequence[str], k: int) -> list[Example]:
+  """The queries whose evidence changed between two versions, the most first.
+
+  Args:
+    a, b: as measure's.
+    queries: to choose from.
+    k: blocks found for each.
+  """
+  k = min(k, len(a.store), len(b.store))
+  same = _same_blocks(a.store, b.store)
+  (scores_a, ids_a), (scores_b, ids_b) = (
+    _find(a, x, queries, k) for x in (a, b)
+  )
+  found = []
+  for row, query in enumerate(queries):
+    in_a = same[ids_b[row]]  # B's blocks, as A numbers them
+    both = set(ids_a[row].tolist()) & set(in_a.tolist())
+    gone = frozenset(ids_a[row].tolist()) - both
+    new = frozenset(ids_b[row][~np.isin(in_a, list(both))].tolist())
+    if gone:
+      shown = (
+        evidence.make_evidence(ids[row], _log_probs(scores[row], a), run.store)
+        for ids, scores, run in ((ids_a, scores_a, a), (ids_b, scores_b, b))
+      )
+      found.append(Example(query, *shown, len(both), gone, new))
+  return sorted(found, key=lambda example: example.kept)
+
+
+def _log_probs(scores: np.ndarray, run: Run) -> np.ndarray:
+  return np.asarray(jax.nn.log_softmax(scores * run.retrieval.score_scale))
+
+
 def measure(a: Run, b: Run, k: int, num_queries: int) -> Churn:
   """Compares two versions that one run was opened with.
 
@@ -55,7 +164,7 @@ def measure(a: Run, b: Run, k: int, num_queries: int) -> Churn:
   k = min(k, len(a.store), len(b.store))
   texts = _sample(a.store, num_queries)
   same = _same_blocks(a.store, b.store)  # [N of B] ids in A, -1: not in A
-  found = [_find(a, a, texts, k), _find(a, b, texts, k)]
+  found = [_find(a, x, texts, k)[1] for x in (a, b)]
   found[1] = same[found[1]]
   shared = [np.intersect1d(*ids).size for ids in zip(*found, strict=True)]
   both = same >= 0
@@ -94,23 +203,26 @@ def _sample(store: BlockStore, num_queries: int) -> list[str]:
   return [store.sentences(block)[0] for block in blocks.tolist()]
 
 
-def _find(asked: Run, searched: Run, texts: list[str], k: int) -> np.ndarray:
-  """Ids [queries, k] in one version, the queries embedded by the run."""
+def _find(
+  asked: Run, searched: Run, texts: Sequence[str], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Scores and ids [queries, k] in one version, embedded by the run asked."""
   find = jax.jit(
     lambda params, block_emb, query: searched.retrieval.search(
       block_emb, asked.retrieval.embed_query(params, query), k
-    )[1]
+    )
   )
   found = []
   for first in range(0, len(texts), _BATCH):
-    part = texts[first : first + _BATCH]
+    part = list(texts[first : first + _BATCH])
     ids = asked.tokenizer.encode_batch(part + [""] * (_BATCH - len(part)))
     query = features.query_inputs(
       ids, asked.config["query_len"], asked.tokenizer
     )
-    ids = find(asked.params, searched.block_emb, query)
-    found.append(np.asarray(ids)[: len(part)])
-  return np.concatenate(found)
+    pair = find(asked.params, searched.block_emb, query)
+    found.append([np.asarray(x)[: len(part)] for x in pair])
+  scores, ids = map(np.concatenate, zip(*found, strict=True))
+  return scores, ids
 
 
 def _same_blocks(a: BlockStore, b: BlockStore) -> np.ndarray:

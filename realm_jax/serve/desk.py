@@ -1,7 +1,8 @@
-"""Where questions wait for the one thread that answers them.
+"""Where questions wait for the threads that answer them.
 
 Questions to the same run and index version are answered together, in one call
-of the jitted program. What answers is opened, and compiled for, on a thread of
+of the jitted program. Some threads do that, so that the device works on one
+batch while the text of another is written. What answers is opened, and compiled for, on a thread of
 its own, and put in its place between two batches: an answer is always of one
 version as a whole. As a run gets a newer index version, that one is opened in
 the same way.
@@ -65,6 +66,7 @@ class Desk:
     batch_size: int,
     max_waiting: int,
     max_open: int = 4,
+    at_once: int = 1,
     note: Callable[[str], None] = lambda text: None,
   ):
     """Begins with nothing open and no thread; see `start`.
@@ -76,6 +78,7 @@ class Desk:
       batch_size: most questions in one batch.
       max_waiting: most questions that wait, those in work not counted.
       max_open: most runs and versions that are open at a time.
+      at_once: batches in work at a time.
       note: is told what happens to the index, a line at a time.
     """
     self.batch_size = batch_size
@@ -91,11 +94,11 @@ class Desk:
     self._closed = False
     self._threads = [
       threading.Thread(target=target, name=target.__name__, daemon=True)
-      for target in (self._answer_all, self._open_all)
+      for target in (*[self._answer_all] * at_once, self._open_all)
     ]
 
   def start(self) -> None:
-    """Starts the two threads."""
+    """Starts the threads."""
     for thread in self._threads:
       thread.start()
 

@@ -12,11 +12,12 @@ import pathlib
 import threading
 from typing import Any
 
+from realm_jax import run_config
 from realm_jax.config import InputError
 from realm_jax.data.fill_in import MASK
 from realm_jax.retrieval import index
 from realm_jax.serve.run import find_run
-from realm_jax.serve.watched import Watched, flatten, kind_of, read_config
+from realm_jax.serve.watched import Watched, kind_of
 
 _DEEP = ("", "*/", "*/*/")  # where runs are looked for
 _MOST_RUNS = 200
@@ -125,7 +126,7 @@ class Folder:
     configs = {}
     for name, path in self.runs().items():
       with contextlib.suppress(InputError):  # `describe` tells of it
-        configs[name] = flatten(read_config(path))
+        configs[name] = run_config.flatten(run_config.read(path))
     keys = sorted({key for config in configs.values() for key in config})
     rows = {
       key: {name: config.get(key) for name, config in configs.items()}
@@ -144,7 +145,7 @@ class Folder:
 
   def _find_filler(self, best: pathlib.Path) -> str:
     pretrained = best.parent / _FILLER
-    if best != self.path and kind_of(read_config(best)) == "reads":
+    if best != self.path and kind_of(run_config.read(best)) == "reads":
       if (pretrained / "checkpoints").is_dir():
         return self._name(pretrained)
     return self.default

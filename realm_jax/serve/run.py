@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from realm_jax import run_config
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -23,6 +24,7 @@ from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, padded_rows
 from realm_jax.retrieval.retrieve import Retrieval
+from realm_jax.run_config import RunConfig
 from realm_jax.serve import versions
 from realm_jax.train import checkpoint
 from realm_jax.types import BlockTokens
@@ -32,9 +34,9 @@ _SUB_RUNS = ("finetune", "pretrain", "ict")
 _SLICE = 128  # blocks embedded at a time where the run has no index
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
-  """A run and all that its models need.
+  """A run and all that its models need; its repr is a line.
 
   Attributes:
     workdir: its directory.
@@ -55,7 +57,7 @@ class Run:
   """
 
   workdir: pathlib.Path
-  config: dict[str, Any]
+  config: RunConfig
   data_dir: pathlib.Path
   step: int
   params: dict[str, Any]
@@ -68,6 +70,13 @@ class Run:
   retrieval: Retrieval
   realm: Realm | None
   open_qa: OpenQa | None
+
+  def __repr__(self) -> str:
+    version = "none" if self.index_version is None else self.index_version
+    return (
+      f"Run({str(self.workdir)!r}, step {self.step}, {', '.join(self.params)},"
+      f" index {version} of {len(self.store)} blocks)"
+    )
 
 
 def find_run(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -98,7 +107,7 @@ def open_run(workdir: str | pathlib.Path, index: str = "") -> Run:
     InputError: no run, no data, or parts that don't belong together.
   """
   workdir = find_run(workdir)
-  config = checkpoint.read_run(workdir)
+  config = run_config.read(workdir)
   params, meta, step = checkpoint.restore_params(workdir)
   data = _find_data(config, workdir)
   tokenizer = load_tokenizer(data / "tokenizer")
@@ -144,7 +153,7 @@ def open_run(workdir: str | pathlib.Path, index: str = "") -> Run:
   )
 
 
-def _find_data(config: dict, workdir: pathlib.Path) -> pathlib.Path:
+def _find_data(config: RunConfig, workdir: pathlib.Path) -> pathlib.Path:
   """Where the config says, else beside the run (a folder that was moved)."""
   named = pathlib.Path(config["data"]["dir"] or workdir / "data")
   for path in (named, workdir / "data", workdir.parent / "data"):
@@ -191,7 +200,7 @@ def _stores(version, workdir, data, store) -> dict[str, BlockStore]:
   stores = {str(data / "blocks"): store}
   if version is not None and (owner := version.parent.parent) != workdir:
     if (owner / "config.json").is_file():
-      path = _find_data(checkpoint.read_run(owner), owner) / "blocks"
+      path = _find_data(run_config.read(owner), owner) / "blocks"
       stores[str(path)] = BlockStore(path)
   return stores
 

@@ -19,6 +19,7 @@ TOKEN = "REALM_SERVE_TOKEN"  # in the environment: a command line can be read
 _MOST_HEADERS = 16 * 1024  # bytes
 _GRACE_SECONDS = 5  # beyond a request's time, after which it is cut
 _KEEP_ALIVE_SECONDS = 5
+_AT_ONCE = 2  # batches: one on the device, one being written out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ def make_desk(
     folder.newest,
     batch_size=options.batch_size,
     max_waiting=options.limits.waiting,
+    at_once=_AT_ONCE,
     note=note,
   )
 

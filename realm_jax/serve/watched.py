@@ -7,21 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from realm_jax import files
+from realm_jax import run_config
 from realm_jax.config import InputError
 from realm_jax.evals import curves
 from realm_jax.retrieval import heartbeat, index, journal
+from realm_jax.run_config import RunConfig
 
 _POINTS = 300  # of a curve; more are put together
-# What one wants to see first.
-_HEADLINE = (
-  "Loss",
-  "Retrieval utility",
-  "Recall",
-  "Staleness of the index",
-  "Null-block mass",
-  "Throughput",
-)
 # A key of config.json that only one kind of run has, and what such a run does.
 _KINDS = {
   "reader_beam_size": "reads",
@@ -59,7 +51,7 @@ class Watched:
     return known
 
   def _parts(self) -> Iterable[dict[str, Any]]:
-    config = read_config(self._path)
+    config = run_config.read(self._path)
     steps = [p.name for p in (self._path / "checkpoints").glob("*")]
     yield {
       "kind": kind_of(config),
@@ -96,7 +88,7 @@ class Watched:
             "title": panel.title,
             "unit": panel.unit,
             "order": order,
-            "headline": panel.title in _HEADLINE,
+            "headline": panel.title in curves.HEADLINE,
             "curves": {name: thin(*series[name]) for name in names},
           }
         )
@@ -186,25 +178,6 @@ def thin(steps: list[float], values: list[float]) -> dict[str, list[float]]:
   return curve
 
 
-def read_config(path: pathlib.Path) -> dict[str, Any]:
-  """The config.json of a run; InputError where it is damaged."""
-  config = files.read_json(path / "config.json")
-  if not isinstance(config, dict):
-    raise InputError(f"{path / 'config.json'}: wanted an object of JSON")
-  return config
-
-
-def kind_of(config: dict[str, Any]) -> str:
+def kind_of(config: RunConfig) -> str:
   """What a run of this config does; "" where nothing tells."""
   return next((kind for key, kind in _KINDS.items() if key in config), "")
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{"a": {"b": 1}} -> {"a.b": 1}."""
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, dict):
-      flat |= flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat

@@ -15,20 +15,21 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from realm_jax import sharding
+from realm_jax import run_config, sharding
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
+from realm_jax.plan import flops
 from realm_jax.retrieval import defaults, rows, staging, vectors
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.length_buckets import LengthBuckets
-from realm_jax.train import checkpoint, run
+from realm_jax.train import checkpoint, run, telemetry
 from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
+from realm_jax.types import BlockTokens
 
-_SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
+SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Source:
     mesh: all devices.
     params: of the embedder, on the host.
     manifest: what binds an index version to all this.
+    flops: width -> FLOPs of a batch, as far as they are counted.
   """
 
   workdir: pathlib.Path
@@ -54,6 +56,16 @@ class Source:
   mesh: Mesh
   params: dict
   manifest: dict[str, Any]
+  flops: dict[int, int] = dataclasses.field(default_factory=dict)
+
+  def flops_of_batch(
+    self, params: dict, tokens: BlockTokens, width: int
+  ) -> int:
+    """Of a batch of that width of such blocks."""
+    if width not in self.flops:
+      traced = self.buckets.traced(params, tokens, width)
+      self.flops[width], _ = flops.count(traced.jaxpr)
+    return self.flops[width]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +151,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
   Raises:
     InputError: no run, no data, or parts that don't belong together.
   """
-  config = ConfigDict(checkpoint.read_run(workdir))
+  config = run_config.read(workdir)
   # each device embeds blocks of its own, and the run's may be another machine
   devices = math.prod(config.mesh.values())
   config.mesh.update(fsdp=1, tensor=1)
@@ -154,7 +166,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
     # programs.
     run.make_retrieval(config, corpus),
     config.block_len,
-    _SLICE * corpus.mesh.size,
+    SLICE * corpus.mesh.size,
   )
   manifest = {
     **corpus.meta,
@@ -200,7 +212,8 @@ def embed_chunks(
   sizes = {c: len(_rows_of(stage, c, len(store))) for c in chunks}
   done = sum(size for c, size in sizes.items() if c in finished)
   params = sharding.replicate(source.params, source.mesh)
-  with BlockProgress(done, sum(sizes.values())) as progress:
+  total, devices = sum(sizes.values()), source.mesh.size
+  with BlockProgress(done, total, devices) as progress:
     for chunk in (c for c in chunks if c not in finished):
       embed_chunk(source, store, stage, params, chunk, progress.add, reuse)
 
@@ -211,26 +224,35 @@ def embed_chunk(
   stage: staging.Staging,
   params: dict,
   chunk: int,
-  on_blocks: Callable[[int], None],
+  on_blocks: Callable[[int, int], None],
   reuse: Reuse | None = None,
 ) -> None:
   """As embed_chunks, one chunk.
 
   Args:
     params: of the source, on its mesh.
-    on_blocks: called with numbers of blocks as they are embedded.
+    on_blocks: called with numbers of blocks as they are embedded, and the
+      FLOPs that it took.
   """
   began = time.monotonic()
   ids = _rows_of(stage, chunk, len(store))
   first, last = ids.start, ids.stop
   parts = [] if reuse is None else [reuse.read(first, last)]
   copied = sum(map(len, parts))
-  on_blocks(copied)
+  on_blocks(copied, 0)
   tokens = store.take(np.arange(first + copied, last), source.buckets.block_len)
-  parts.append(source.buckets.embed(params, tokens, on_blocks))
+  total = 0
+
+  def on_batch(num_blocks, width):
+    nonlocal total
+    count = source.flops_of_batch(params, tokens, width)
+    total += count
+    on_blocks(num_blocks, count)
+
+  parts.append(source.buckets.embed(params, tokens, on_batch))
   emb = np.concatenate(parts)
   vectors.check_finite(f"blocks {first}..{last - 1}, embedded", emb)
-  stage.add(chunk, emb, time.monotonic() - began)
+  stage.add(chunk, emb, time.monotonic() - began, total)
 
 
 def _rows_of(stage, chunk, num_blocks) -> range:
@@ -251,11 +273,11 @@ def publish(
   if keep is not None:
     versions.retain(source.workdir, keep, pinned=(version,))
   made = versions.read_manifest(source.workdir, version)
-  num_blocks, seconds = made["shape"][0], made["seconds"]
-  note(
-    f"{path}: {num_blocks} blocks in {seconds:.1f} s,"
-    f" {num_blocks / max(seconds, 1e-3):.0f} blocks/s"
-  )
+  num_blocks, seconds = made["shape"][0], max(made["seconds"], 1e-3)
+  rates = telemetry.in_words(made["flops"] / seconds, source.mesh.size)
+  rates = {"blocks/s": f"{num_blocks / seconds:.0f}", **rates}
+  said = ", ".join(f"{value} {unit}" for unit, value in rates.items())
+  note(f"{path}: {num_blocks} blocks in {seconds:.1f} s, {said}")
   return path
 
 

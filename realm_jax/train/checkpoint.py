@@ -13,19 +13,30 @@ import json
 import logging
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.train import sealed
 
 _STILL_CHANGES = "_CHECKPOINT_METADATA"  # Orbax adds the time of the rename
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAVE_SECONDS = 20 * 60.0  # that a save may take; by a clock that never jumps
+# Orbax's own bound is by the wall clock: more than that is ever set back by,
+# and as many milliseconds as an int32 holds.
+_ORBAX_SECONDS = 20 * 24 * 3600
+# What a disk may do to a save -> what it is, and the mend.
+_DISK = {
+  errno.ENOSPC: ("no space left", "free some"),
+  errno.EDQUOT: ("no space left", "free some"),
+  errno.EIO: (os.strerror(errno.EIO), "look at it"),
+}
 
 # What a second start in a workdir may give otherwise.
 _MAY_DIFFER = (
@@ -76,7 +87,12 @@ class Checkpoints:
     self._saving: int | None = None
     self._checkpointer = ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(),
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+      async_options=ocp.AsyncOptions(
+        timeout_secs=_ORBAX_SECONDS,
+        post_finalization_callback=self._seal,
+        # waits for these by the wall clock, too
+        create_directories_asynchronously=False,
+      ),
     )
 
   def save(
@@ -98,7 +114,7 @@ class Checkpoints:
       meta: anything JSON can hold.
 
     Raises:
-      InputError: no space left, in this save or in the one before.
+      InputError: the disk is full or fails, in this save or the one before.
     """
     self.wait()
     items = {
@@ -109,7 +125,7 @@ class Checkpoints:
       items["batches"] = ocp.args.JsonSave(iterator.get_state())
     self._remove_unsealed()  # what a killed save has left
     self._saving = step
-    with self._disk_full_in_one_line():
+    with self._disk_in_one_line():
       self._checkpointer.save(
         self.path / str(step), args=ocp.args.Composite(**items)
       )
@@ -118,12 +134,14 @@ class Checkpoints:
     """Waits for the save under way, then drops the oldest checkpoints.
 
     Raises:
-      InputError: no space left; nothing of the save remains.
+      InputError: the disk is full or fails, and nothing of the save remains;
+        or it takes too long.
     """
     if self._saving is None:
       return
-    with self._disk_full_in_one_line():
-      self._checkpointer.wait_until_finished()
+    ended = self._wait_for_orbax()
+    with self._disk_in_one_line():
+      ended.result()
       files.fsync(self.path)
     self._saving = None
     if jax.process_index() == 0:
@@ -189,20 +207,42 @@ class Checkpoints:
     files.fail_point("checkpoint_sealed")
 
   @contextlib.contextmanager
-  def _disk_full_in_one_line(self) -> Iterator[None]:
+  def _disk_in_one_line(self) -> Iterator[None]:
     try:
       yield
     except Exception as e:
       step, self._saving = self._saving, None
       self._remove_unsealed()
-      if not _is_disk_full(e):
+      if (code := _disk_error(e)) is None:
         raise
-      newest = max(sealed.numbers(self.path), default="none")
+      newest, (what, mend) = self._newest(), _DISK[code]
       raise InputError(
-        f"no space left on the disk of {self.path} while saving step {step}"
-        f" (newest checkpoint: {newest}): free some and run the same command"
-        " again"
+        f"{what} on the disk of {self.path} while saving step {step} (newest"
+        f" checkpoint: {newest}): {mend} and run the same command again"
       ) from e
+
+  def _wait_for_orbax(self) -> futures.Future:
+    """Returns what came of the save."""
+    ended = futures.Future()
+
+    def wait():
+      try:
+        ended.set_result(self._checkpointer.wait_until_finished())
+      except BaseException as e:  # it is raised where the result is asked for
+        ended.set_exception(e)
+
+    threading.Thread(target=wait, daemon=True).start()
+    done, _ = futures.wait([ended], timeout=_SAVE_SECONDS)
+    if not done:
+      raise InputError(
+        f"{self.path}: step {self._saving} is not saved after"
+        f" {_SAVE_SECONDS:g} s (newest checkpoint: {self._newest()}): is the"
+        " disk at work? Run the same command again"
+      )
+    return ended
+
+  def _newest(self) -> int | str:
+    return max(sealed.numbers(self.path), default="none")
 
   def _remove_unsealed(self) -> None:
     if jax.process_index() == 0 and self.path.exists():
@@ -273,9 +313,12 @@ def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
   path = pathlib.Path(workdir) / "config.json"
   config = json.loads(json.dumps(config))  # tuples as lists, as in the file
   if path.exists():
-    held, given = _flat(files.read_json(path)), _flat(config)
+    held, given = (
+      run_config.flatten(c) for c in (files.read_json(path), config)
+    )
     for key in sorted(held.keys() | given.keys()):
-      old, new = held.get(key, "not set"), given.get(key, "not set")
+      before = run_config.CAME_LATER.get(key, "not set")
+      old, new = held.get(key, before), given.get(key, "not set")
       if old != new and key not in _MAY_DIFFER:
         mend = f", or give --config.{key}={old}" if key in held else ""
         raise InputError(
@@ -284,22 +327,6 @@ def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
         )
   if jax.process_index() == 0:
     files.write_json(path, config)
-
-
-def read_run(workdir: str | os.PathLike) -> dict[str, Any]:
-  """Reads the config of the run in `workdir`."""
-  return files.read_json(pathlib.Path(workdir) / "config.json")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{"train": {"batch_size": 8}} as {"train.batch_size": 8}."""
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, Mapping):
-      flat.update(_flat(value, f"{prefix}{key}."))
-    else:
-      flat[prefix + key] = value
-  return flat
 
 
 def folder(workdir: str | os.PathLike) -> pathlib.Path:
@@ -342,10 +369,11 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   }
 
 
-def _is_disk_full(e: BaseException) -> bool:
-  """Whether the disk is the cause; TensorStore tells it in words only."""
-  if getattr(e, "errno", None) in _FULL:
-    return True
-  if any(os.strerror(code) in str(e) for code in _FULL):
-    return True
-  return e.__cause__ is not None and _is_disk_full(e.__cause__)
+def _disk_error(e: BaseException) -> int | None:
+  """The errno, where the disk is the cause; TensorStore tells it in words."""
+  if getattr(e, "errno", None) in _DISK:
+    return e.errno
+  for code in _DISK:
+    if os.strerror(code) in str(e):
+      return code
+  return None if e.__cause__ is None else _disk_error(e.__cause__)

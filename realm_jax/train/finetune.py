@@ -21,7 +21,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, QaBatch
@@ -32,7 +32,7 @@ class Finetuning:
   """A fine-tuning run's models and data, for its evaluators.
 
   Attributes:
-    config: configs/finetune.py.
+    config: configs/finetune.py, its refresh.share settled.
     corpus: the data.
     open_qa: the forward pass.
     tokens: of all blocks.
@@ -54,6 +54,7 @@ def open_finetuning(
   """
   corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
+  config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   open_qa = _make_open_qa(config, corpus)
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
@@ -82,6 +83,7 @@ def finetune(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   make_evaluators: Callable[[Finetuning], run.Evaluators] = lambda _: (),
+  profile: range = range(0),
 ) -> tuple[TrainState, Index]:
   """Trains retriever and reader on questions and answers.
 
@@ -89,12 +91,13 @@ def finetune(
     config: configs/finetune.py.
     workdir: of the run; an interrupted one goes on.
     make_evaluators: the run's evaluators, given its models and data.
+    profile: steps that are traced.
 
   Raises:
     InputError: a mistake in config, data or workdir.
   """
   opened = open_finetuning(config, workdir)
-  corpus, tokens = opened.corpus, opened.tokens
+  config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   open_qa = run.unpadded(opened.open_qa, config)
   init_fns = _init_fns(config, opened.open_qa)
   params = warm_start.init_params(init_fns, config, corpus)
@@ -120,11 +123,12 @@ def finetune(
     config,
     workdir,
     corpus,
-    step_fn=step.jit_step(qa_step, tokens),
+    step_fn=step.JitStep(qa_step, tokens),
     state=state,
     batches=_batches(config, corpus),
     refresher=refresher,
     evaluators=make_evaluators(opened),
+    profile=profile,
   )
 
 
@@ -238,4 +242,5 @@ def program(config: ConfigDict, corpus) -> Program:
     vocab_size=corpus.tokenizer.vocab_size,
     fields=("searcher_beam_size", "reader_beam_size", "joint_len"),
     devices=device.devices,
+    sent=device.sent(params, k=beam, read=beam),
   )

@@ -17,12 +17,15 @@ from realm_jax.train.state import TrainState
 from realm_jax.types import IctBatch
 
 
-def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
+def train_ict(
+  config: ConfigDict, workdir: str | pathlib.Path, profile: range = range(0)
+) -> TrainState:
   """Trains an embedder to find the block that a sentence was taken from.
 
   Args:
     config: configs/ict.py.
     workdir: of the run; an interrupted one goes on.
+    profile: steps that are traced.
 
   Raises:
     InputError: a mistake in config, data or workdir.
@@ -51,9 +54,10 @@ def train_ict(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
     config,
     workdir,
     corpus,
-    step_fn=step.jit_step(ict_step, None),
+    step_fn=step.JitStep(ict_step, None),
     state=state,
     batches=batches,
+    profile=profile,
   )
   return state
 
@@ -121,6 +125,7 @@ def program(config: ConfigDict, corpus) -> Program:
     vocab_size=corpus.tokenizer.vocab_size,
     fields=("block_len", "more microbatches"),
     devices=device.devices,
+    sent=device.sent(state.params, embeddings=1),
   )
 
 

@@ -6,24 +6,24 @@ bound) and let a run get far past a loss that is not finite.
 """
 
 import collections
+import contextlib
 import math
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from realm_jax import distributed, files
 from realm_jax.config import InputError
 from realm_jax.retrieval.contract import TooOld
 from realm_jax.train.checkpoint import Checkpoints
 from realm_jax.train.metrics import MetricsWriter, Progress, note
+from realm_jax.train.profile import Profile
 from realm_jax.train.state import TrainState
+from realm_jax.train.stop import StopSignals
+from realm_jax.train.telemetry import Meter, Spent
 
 StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, Any, dict]]
 Refresh = Callable[
@@ -36,28 +36,44 @@ Evaluator = Callable[[TrainState, Any], Iterable[tuple[str, Any]]]
 _MUST_BE_FINITE = ("loss", "grad_norm")
 
 
+class Schedule(NamedTuple):
+  """What a run does at which steps.
+
+  Attributes:
+    num_steps: in all, those of earlier starts among them.
+    log_every: steps between two lines of metrics.
+    eval_every: steps between two evaluations; 0 for one at the end only.
+    checkpoint_every: steps between two checkpoints; 0 for one at the end only.
+    max_in_flight: most steps that are dispatched and not awaited.
+  """
+
+  num_steps: int
+  log_every: int
+  eval_every: int
+  checkpoint_every: int
+  max_in_flight: int = 8
+
+
 def train(
   *,
   step_fn: StepFn,
   state: TrainState,
   index: Any,
   batches: Iterator[Any],
-  num_steps: int,
+  schedule: Schedule,
   workdir: str | os.PathLike,
   checkpoints: Checkpoints,
   writer: MetricsWriter,
-  log_every: int,
-  eval_every: int,
-  checkpoint_every: int,
-  max_in_flight: int = 8,
   refresh: Refresh = lambda step, state, index, told: (index, {}),
   watch: Watch = lambda step, figures: {},
   fit: Callable[[Any], Any] = lambda index: index,
   evaluators: Sequence[tuple[str, Evaluator]] = (),
   meta: Mapping[str, Any] | None = None,
   place_batch: Callable[[Any], Any] = jax.device_put,
+  meter: Meter | None = None,
+  profile: range = range(0),
 ) -> tuple[TrainState, Any]:
-  """Trains to `num_steps`, from the newest checkpoint if there is one.
+  """Trains to the last step, from the newest checkpoint if there is one.
 
   A run that is interrupted and started again writes the same metrics, bit for
   bit, as one that is not: all that a step depends on is in the checkpoint.
@@ -68,14 +84,10 @@ def train(
     state: where a fresh run starts; gives shapes and places to a resumed one.
     index: pytree that travels beside the state, or None.
     batches: Grain iterator of structs with example_ids [B].
-    num_steps: steps in all, those of earlier starts among them.
-    workdir: the run's directory, for messages.
+    schedule: what happens when.
+    workdir: the run's directory.
     checkpoints: of this run.
     writer: of this run.
-    log_every: steps between two lines of metrics.
-    eval_every: steps between two evaluations; 0 for one at the end only.
-    checkpoint_every: steps between two checkpoints; 0 for one at the end only.
-    max_in_flight: most steps that are dispatched and not awaited.
     refresh: called before each step with the number of steps done, and with
       what tells whether to stop, should it wait (to be asked in every process
       alike); returns the index to go on with and what happened. {} is nothing;
@@ -86,6 +98,8 @@ def train(
     evaluators: (name, function) pairs; their figures are "name/metric".
     meta: kept in each checkpoint.
     place_batch: host rows -> arrays on the mesh.
+    meter: of the pace; None for one that counts no FLOPs.
+    profile: steps to trace.
 
   Returns:
     The last state and index.
@@ -95,31 +109,29 @@ def train(
       or the index is too old.
     SystemExit: asked to stop by SIGTERM or SIGINT, after a checkpoint.
   """
-  start = distributed.by_process_0(checkpoints.latest) or 0
-  _check_not_past(start, num_steps, workdir)
+  start, num_steps = _start(checkpoints, schedule, workdir), schedule.num_steps
   if start:
-    tree = {"state": state, "index": index}
-    tree, _ = checkpoints.restore(start, tree, batches)
-    state, index = tree["state"], fit(tree["index"])
-    note(f"{workdir}: going on from step {start}")
+    state, index = _restore(start, state, index, batches, checkpoints, fit)
   writer.truncate_after(start)
-  flight = _Flight(
-    max_in_flight, log_every, num_steps, checkpoints, writer, watch
-  )
+  flight = _Flight(schedule, checkpoints, writer, watch, meter or Meter())
+  spent = Spent()
 
   def save(step, state, index):
     flight.drain()  # nothing that came of a bad loss is saved
     if distributed.by_process_0(checkpoints.latest) != step:
       tree = {"state": state, "index": index}
-      checkpoints.save(step, tree, batches, meta)
+      with spent.on("checkpoint"):
+        checkpoints.save(step, tree, batches, meta)
 
   with (
     Progress(start, num_steps) as progress,
-    _StopSignals() as stop_asked,
+    Profile(workdir, profile) as trace,
+    StopSignals() as stop_asked,
     jax.thread_guard(jax.process_count() > 1),
   ):
     for step in range(start + 1, num_steps + 1):
       files.fail_point(f"train_step_{step}")
+      trace.before(step, flight.drain)
       try:
         index, events = refresh(step - 1, state, index, stop_asked)
       except TooOld:
@@ -128,16 +140,18 @@ def train(
         if stop_asked.told:
           stop_asked.exit(step - 1, checkpoints)
         raise
-      batch, placed, input_seconds = _next_batch(batches, step, place_batch)
-      with jax.transfer_guard_host_to_device("disallow"):
+      with spent.on("input"):
+        batch, placed = _next_batch(batches, step, place_batch)
+      with _undisturbed(step):
         state, index, scalars = step_fn(state, index, placed)
-      flight.add(step, batch.example_ids, scalars, events, input_seconds)
+      flight.add(step, batch.example_ids, scalars, events, spent.take())
 
+      trace.after(step, flight.drain)
       last, stopping = step == num_steps, stop_asked()
-      if last or _due(step, eval_every):
+      if last or _due(step, schedule.eval_every):
         flight.drain()
         _evaluate(step, evaluators, state, index, writer)
-      if last or stopping or _due(step, checkpoint_every):
+      if last or stopping or _due(step, schedule.checkpoint_every):
         save(step, state, index)
       progress.update(flight.landed, flight.figures)
       if stopping:
@@ -153,124 +167,82 @@ class _Step(NamedTuple):
   example_ids: np.ndarray
   scalars: Mapping[str, jax.Array]
   events: Mapping[str, Any]
-  input_seconds: float
+  spent: collections.Counter
 
 
 class _Flight:
   """The steps under way, oldest first; each is looked at when it lands."""
 
-  def __init__(self, limit, log_every, num_steps, checkpoints, writer, watch):
-    self._limit, self._log_every, self._last = limit, log_every, num_steps
+  def __init__(self, schedule, checkpoints, writer, watch, meter):
+    self._schedule, self._meter = schedule, meter
     self._checkpoints, self._writer = checkpoints, writer
     self._watch = watch
     self._steps: collections.deque[_Step] = collections.deque()
     self.landed, self.figures = 0, {}
-    self._clock = None  # (step, seconds) from which the pace is counted
-    self._input_seconds = []
 
   def add(self, *step) -> None:
     """Takes a step in; waits for the oldest where there are too many."""
-    self._steps.append(_Step(*step))
-    while len(self._steps) > self._limit:
+    step = _Step(*step)
+    if step.events:
+      self._pause()
+      step.spent["swap"] += step.events.get("refresh_seconds", 0)
+    self._steps.append(step)
+    while len(self._steps) > self._schedule.max_in_flight:
       self._land()
 
   def drain(self) -> None:
     """Waits for all of them. What comes next is not part of the pace."""
     while self._steps:
       self._land()
-    self._clock = None
+    self._pause()
+
+  def _pause(self) -> None:
+    self._meter.pause(self._steps[-1].number if self._steps else self.landed)
 
   def _land(self) -> None:
     step = self._steps.popleft()
-    logged = bool(step.events) or _due(step.number, self._log_every)
-    logged = logged or step.number == self._last
+    logged = bool(step.events) or _due(step.number, self._schedule.log_every)
+    logged = logged or step.number == self._schedule.num_steps
     wanted = step.scalars if logged else _critical(step.scalars)
     values = jax.device_get(wanted)
     _check_finite(step, values, self._checkpoints)
-    self._input_seconds.append(step.input_seconds)
-    if logged:
-      seen = self._watch(step.number, values)
-      timings = self._timings(step.number)
-      self._writer.write(
-        step.number, {**values, **step.events, **seen, **timings}
-      )
-    if self._clock is None:
-      self._clock = step.number, time.monotonic()
+    self._meter.landed(step.number, step.spent)
     self.landed = step.number
     self.figures.update(values)
-
-  def _timings(self, number: int) -> dict[str, float]:
-    """Means since the last line; no pace from a step that waited alone."""
-    now, seconds = time.monotonic(), self._input_seconds
-    timings = {"input_seconds": sum(seconds) / len(seconds)}
-    if self._clock is not None and number > self._clock[0]:
-      since, began = self._clock
-      timings["steps_per_second"] = (number - since) / (now - began)
-    self._clock, self._input_seconds = (number, now), []
-    return timings
+    if logged:
+      seen = self._watch(step.number, values)
+      pace = self._meter.take(values)
+      self._writer.write(step.number, {**values, **step.events, **seen, **pace})
+      self.figures.update(pace)
 
 
-class _StopSignals:
-  """SIGTERM and SIGINT as a question asked after each step, and in each wait.
-
-  The first signal lets the step end; a second one acts at once. Of several
-  processes JAX's own preemption notifier takes SIGTERM, and has all of them
-  told at the same question: all must ask equally often.
-
-  Attributes:
-    told: whether the answer was yes.
-  """
-
-  def __enter__(self) -> "_StopSignals":
-    self._signal, self._before = None, {}
-    self.told, self._asked = False, 0
-    main = threading.current_thread() is threading.main_thread()
-    if main and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._take)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def __call__(self) -> bool:
-    """Whether to stop."""
-    self._asked += 1  # from 1: before the first JAX's notifier agrees on 1
-    if jax.process_count() > 1:
-      told = multihost_utils.reached_preemption_sync_point(self._asked)
-    else:
-      told = self._signal is not None
-    self.told |= told
-    return self.told
-
-  def exit(self, step: int, checkpoints: Checkpoints) -> NoReturn:
-    """Ends the process: well for a scheduler, as a signal does for a person."""
-    checkpoints.wait()
-    number = self._signal or signal.SIGTERM
-    name = signal.Signals(number).name
-    note(f"{name}: stopped after step {step}; the same command goes on there")
-    raise SystemExit(0 if number == signal.SIGTERM else 128 + number)
-
-  def _take(self, number, frame) -> None:
-    del frame
-    self._signal = number
-    self.__exit__()
+def _restore(start, state, index, batches, checkpoints, fit):
+  tree = {"state": state, "index": index}
+  tree, _ = checkpoints.restore(start, tree, batches)
+  return tree["state"], fit(tree["index"])
 
 
 def _next_batch(
   batches: Iterator[Any], step: int, place_batch: Callable[[Any], Any]
-) -> tuple[Any, Any, float]:
-  """The next batch on the host and on the mesh, and the seconds it took."""
-  began = time.monotonic()
+) -> tuple[Any, Any]:
+  """The next batch on the host and on the mesh."""
   batch = next(batches, None)
   if batch is None:
     raise InputError(
       f"the training data ended before step {step}: give more of it, or train"
       f" for {step - 1} steps"
     )
-  placed = place_batch(batch)
-  return batch, placed, time.monotonic() - began
+  return batch, place_batch(batch)
+
+
+@contextlib.contextmanager
+def _undisturbed(step: int) -> Iterator[None]:
+  """Refuses hidden copies to the device; a profile shows the step."""
+  with (
+    jax.transfer_guard_host_to_device("disallow"),
+    jax.profiler.StepTraceAnnotation("train", step_num=step),
+  ):
+    yield
 
 
 def _evaluate(step, evaluators, state, index, writer) -> None:
@@ -281,12 +253,18 @@ def _evaluate(step, evaluators, state, index, writer) -> None:
     note(f"step {step}  {shown}")
 
 
-def _check_not_past(start: int, num_steps: int, workdir) -> None:
-  if start > num_steps:
+def _start(checkpoints: Checkpoints, schedule: Schedule, workdir) -> int:
+  """The steps that are done."""
+  start = distributed.by_process_0(checkpoints.latest) or 0
+  if start > schedule.num_steps:
     raise InputError(
-      f"{workdir} is at step {start} already, past train.num_steps={num_steps}:"
-      " give more steps, or another workdir"
+      f"{workdir} is at step {start} already, past"
+      f" train.num_steps={schedule.num_steps}: give more steps, or another"
+      " workdir"
     )
+  if start:
+    note(f"{workdir}: going on from step {start}")
+  return start
 
 
 def _check_finite(step: _Step, values, checkpoints: Checkpoints) -> None:

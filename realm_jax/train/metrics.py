@@ -16,12 +16,22 @@ import tensorboardX
 
 from realm_jax import files, progress
 from realm_jax.config import InputError
+from realm_jax.train import telemetry
 
 # What differs between two runs of the same thing.
 TIMINGS = (
   "time",
   "steps_per_second",
+  "step_seconds_p50",
+  "step_seconds_p90",
+  "step_seconds_p99",
+  "tokens_per_second",
+  "model_flops_per_second",
+  "mfu",
+  "search_flops_share",  # there only where there is a pace
   "input_seconds",
+  "swap_seconds",
+  "checkpoint_seconds",
   "refresh_seconds",
   "refresh_blocks_per_second",
   "refresh_share",
@@ -38,6 +48,8 @@ HEADLINE = (
   "null_mass",
   "exact_match",
   "index_version",
+  "tokens_per_second",
+  "mfu",
 )
 note = progress.say  # a line on stderr
 
@@ -121,22 +133,30 @@ class Progress(progress.Progress):
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
     """Shows the newest figures, those of step `step`."""
-    figures = {k: f"{float(values[k]):.4g}" for k in HEADLINE if k in values}
+    figures = {k: _shown(values[k]) for k in HEADLINE if k in values}
     super().update(step, figures)
 
 
 class BlockProgress(progress.Progress):
   """Shows how a build comes on."""
 
-  def __init__(self, done: int, total: int):
-    """Begins with `done` of `total` blocks."""
+  def __init__(self, done: int, total: int, num_devices: int = 1):
+    """Begins with `done` of `total` blocks, embedded by so many devices."""
     super().__init__(total, "block", done)
+    self._num_devices, self._flops = num_devices, 0
     if done:
       note(f"{done} of {total} blocks are embedded already")
 
-  def add(self, num_blocks: int) -> None:
-    """So many blocks more are done."""
-    self.update(self._done + num_blocks)
+  def add(self, num_blocks: int, flops: int) -> None:
+    """So many blocks more are done; it took so many FLOPs."""
+    self._flops += flops
+    pace = self._flops / max(time.monotonic() - self._began, 1e-9)
+    figures = telemetry.in_words(pace, self._num_devices)
+    self.update(self._done + num_blocks, figures)
+
+
+def _shown(value: Any) -> str:
+  return f"{float(value):.4g}" if abs(value) < 1e4 else f"{float(value):.0f}"
 
 
 def _number(value: Any) -> float | int | None:

@@ -22,7 +22,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, PretrainBatch
@@ -39,7 +39,7 @@ class Pretraining:
   """A pre-training run's models and data, for its evaluators.
 
   Attributes:
-    config: configs/pretrain.py.
+    config: configs/pretrain.py, its refresh.share settled.
     corpus: the data.
     realm: the forward pass.
     tokens: of all blocks.
@@ -61,6 +61,7 @@ def open_pretraining(
   """
   corpus = open_corpus(config, workdir)
   run.check_lengths(config, corpus)
+  config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   realm = _make_realm(config, corpus)
   tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
@@ -84,6 +85,7 @@ def pretrain(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   make_evaluators: Callable[[Pretraining], run.Evaluators] = lambda _: (),
+  profile: range = range(0),
 ) -> tuple[TrainState, Index | None]:
   """Trains retriever and encoder together (paper, section 3).
 
@@ -91,6 +93,7 @@ def pretrain(
     config: configs/pretrain.py or configs/encoder.py.
     workdir: of the run; an interrupted one goes on.
     make_evaluators: the run's evaluators, given its models and data.
+    profile: steps that are traced.
 
   Raises:
     InputError: a mistake in config, data or workdir.
@@ -101,7 +104,7 @@ def pretrain(
         f"config {name}={config[name]!r}: wanted {' or '.join(choices)}"
       )
   opened = open_pretraining(config, workdir)
-  corpus, tokens = opened.corpus, opened.tokens
+  config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   realm = run.unpadded(opened.realm, config)
   state, tx = run.start(init_params(opened), config, corpus)
   batches = _batches(config, corpus)
@@ -113,9 +116,10 @@ def pretrain(
       config,
       workdir,
       corpus,
-      step_fn=step.jit_step(encoder_step, tokens),
+      step_fn=step.JitStep(encoder_step, tokens),
       state=state,
       batches=batches,
+      profile=profile,
     )
   refresher = run.make_refresher(
     config,
@@ -137,11 +141,12 @@ def pretrain(
     config,
     workdir,
     corpus,
-    step_fn=step.jit_step(pretrain_step, tokens),
+    step_fn=step.JitStep(pretrain_step, tokens),
     state=state,
     batches=batches,
     refresher=refresher,
     evaluators=make_evaluators(opened),
+    profile=profile,
   )
 
 
@@ -234,6 +239,7 @@ def program(config: ConfigDict, corpus) -> Program:
       parts={**read(1)[0], **device.optimizer(state)},
       embed_all=None,
       refresh_every=0,
+      sent=device.sent(params, read=1),
       **rest,
     )
   k = realm.num_candidates
@@ -264,6 +270,7 @@ def program(config: ConfigDict, corpus) -> Program:
     parts=parts,
     embed_all=device.embed_all(refresher, params),
     refresh_every=device.refresh_every,
+    sent=device.sent(params, k=k, read=k),
     **rest,
   )
 

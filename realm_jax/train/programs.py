@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.plan.plan import Program
-from realm_jax.train import finetune, ict, pretrain, shapes
+from realm_jax.train import finetune, ict, pretrain, shapes, share
 from realm_jax.train.corpus import data_dir, open_corpus
 
 # A field that one kind of run has alone -> what makes its program.
@@ -48,6 +48,8 @@ def program(
   mesh = _mesh(config.mesh, devices)
   corpus = _corpus(config, workdir, num_blocks, mesh)
   shapes.check_devices(config, corpus)
+  if "refresh" in config:
+    config = share.settled(config, workdir, corpus, lambda c: make(c, corpus))
   return make(config, corpus)
 
 

@@ -17,13 +17,14 @@ from ml_collections import ConfigDict
 from realm_jax import distributed, sharding
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.embedder import RealmEmbedder
+from realm_jax.plan import flops
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import manifest, modes, refresh
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresher import Refresher
-from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
+from realm_jax.retrieval.retrieve import ALL, SEARCH, Fill, Retrieval
 from realm_jax.train import (
   checkpoint,
   loop,
@@ -31,6 +32,7 @@ from realm_jax.train import (
   optimizer,
   sealed,
   supervise,
+  telemetry,
 )
 from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
@@ -270,10 +272,15 @@ def run_loop(
   batches,
   refresher: Refresher | None = None,
   evaluators: Evaluators = (),
+  profile: range = range(0),
 ):
   """Hands a run to the loop, with its index, checkpoints and metrics.
 
   All input has been checked by now: nothing was written to the workdir before.
+
+  Args:
+    step_fn: step.JitStep.
+    profile: steps that are traced.
 
   Raises:
     InputError: the workdir holds another run, or a checkpoint of other data.
@@ -301,19 +308,25 @@ def run_loop(
       state=state,
       index=index,
       batches=batches,
-      num_steps=train.num_steps,
+      schedule=loop.Schedule(*(train[name] for name in loop.Schedule._fields)),
       workdir=workdir,
       checkpoints=checkpoints,
       writer=metrics.MetricsWriter(workdir),
-      log_every=train.log_every,
-      eval_every=train.eval_every,
-      checkpoint_every=train.checkpoint_every,
-      max_in_flight=train.max_in_flight,
       **_of_index(refresher),
       evaluators=evaluators,
       meta=meta,
       place_batch=lambda batch: sharding.shard_batch(batch, corpus.mesh),
+      meter=telemetry.Meter(
+        lambda: _count_flops(step_fn, refresher), corpus.mesh.size
+      ),
+      profile=profile,
     )
+
+
+def _count_flops(step_fn, refresher: Refresher | None) -> tuple[int, int]:
+  """FLOPs of a step, the slices that it embeds among them; of its search."""
+  slices = refresher.slices_per_step if refresher else 0
+  return flops.count(step_fn.jaxpr, SEARCH, max(slices, 1))
 
 
 def _of_index(refresher: Refresher | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from realm_jax import sharding
 from realm_jax.config import InputError
-from realm_jax.plan import device, plan
+from realm_jax.plan import device, plan, wire
 from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval import modes, refresh
 from realm_jax.retrieval.candidates import Specials
@@ -139,6 +139,34 @@ class Device:
     whole = sharding.planned_mesh({**self.mesh.shape, "fsdp": 1})
     more = sharding.bytes_of(state.params, whole) - sizes["params"]
     return {**sizes, "gathered params": more}
+
+  def sent(
+    self, params: Any, k: int = 0, read: int = 0, embeddings: int = 0
+  ) -> dict[str, int]:
+    """Bytes that a device sends in a step, see plan/wire.py.
+
+    Args:
+      params: of the run.
+      k: blocks a query that a device finds; 0 without a search.
+      read: blocks a query whose tokens are read.
+      embeddings: embeddings a query that the whole batch is scored with.
+    """
+    config, mesh = self.config, self.mesh
+    whole = sharding.planned_mesh({**mesh.shape, "fsdp": 1})
+    held = functools.partial(sharding.bytes_of, mesh=whole)
+    batch_size, word = config.train.batch_size, jnp.float32.dtype.itemsize
+    vectors = batch_size * config.embedder.retriever_proj_size * word
+    slices = k and config.refresh.mode == "interleaved"
+    block = plan.bytes_of(self.tokens) // self.rows if read else 0
+    return wire.step(
+      mesh.shape,
+      params=held(params),
+      embedder=held(params["embedder"]) if slices else 0,
+      queries=vectors if k else 0,
+      short_list=batch_size * k * 2 * word,  # scores, ids
+      blocks=batch_size * read * block,
+      embeddings=vectors * embeddings,
+    )
 
   @functools.cached_property
   def tokens(self) -> BlockTokens:

@@ -74,7 +74,7 @@ def embed_unclaimed(
   source: Source,
   stage: staging.Staging,
   on_chunk: Callable[[int, int], None],
-  on_blocks: Callable[[int], None],
+  on_blocks: Callable[[int, int], None],
   wait: Callable[[], None],
 ) -> None:
   """Embeds chunks that nobody else does, until all are finished.

@@ -1,7 +1,7 @@
 """One training step of each kind: gradients, metrics, update.
 
 `make_*_step` returns step(state, index, batch, tokens) -> (state, index,
-metrics), pure and ready for `jit_step`. A step sees the whole batch; under a
+metrics), pure and ready for `JitStep`. A step sees the whole batch; under a
 mesh the compiler splits it.
 """
 
@@ -58,6 +58,7 @@ def make_ict_step(
     masks = batch.query.attention_mask, batch.block.attention_mask
     # as they are laid out
     figures = parts.mean_of_parts(room, masks, microbatches)
+    figures["tokens"] *= microbatches
     return loss, {"loss": loss, "accuracy": accuracy, **figures}
 
   def step(state, index, batch, tokens):
@@ -204,19 +205,26 @@ def make_finetune_step(
   return step
 
 
-def jit_step(step: Step, tokens: BlockTokens | None) -> Step:
-  """Compiles a step, state and index donated, and binds the block tokens.
+class JitStep:
+  """A compiled step, state and index donated, bound to the block tokens.
 
   The tokens are an argument of the compiled program, not a constant of it.
+
+  Attributes:
+    jaxpr: the trace that was compiled; None before the first call.
   """
-  compiled = None
 
-  def run(state, index, batch):
-    nonlocal compiled
-    compiled = compiled or donated(step, state)
-    return compiled(state, index, batch, tokens)
+  def __init__(self, step: Step, tokens: BlockTokens | None):
+    self._step, self._tokens = step, tokens
+    self._jitted = self.jaxpr = None
 
-  return run
+  def __call__(self, state, index, batch):
+    """(state, index, batch) -> (state, index, metrics)."""
+    args = state, index, batch, self._tokens
+    if self._jitted is None:
+      self._jitted = donated(self._step, state)
+      self.jaxpr = self._jitted.trace(*args).jaxpr  # the call traces no more
+    return self._jitted(*args)
 
 
 def donated(step: Step, state: TrainState) -> Step:
@@ -244,6 +252,7 @@ def _update(loss_fn, tx, seed, state, batch, mesh, microbatches=1):
   rng = jax.random.fold_in(jax.random.key(seed), state.step)
   grads, metrics = accumulate.gradients(grad_fn, batch, rng, microbatches)
   metrics["grad_norm"] = optax.global_norm(grads)
+  metrics["tokens"] *= microbatches  # was the mean of the parts
   return state.apply_gradients(grads, tx), metrics
 
 

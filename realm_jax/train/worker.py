@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, staging, vectors
 from realm_jax.retrieval import index as versions
@@ -132,7 +132,7 @@ class _Worker:
       return self._wait("no checkpoint yet")
     if self._source is None and self._open(step) is None:
       return 0.0
-    config = checkpoint.read_run(self._workdir)
+    config = run_config.read(self._workdir)
     have = self._have()
     last = step >= config["train"]["num_steps"]
     if last and have >= step:
@@ -223,13 +223,13 @@ class _Worker:
     steps = sealed.numbers(self._checkpoints)
     return step not in self._bad and step in steps
 
-  def _beat_at_times(self) -> Callable[[int], None]:
+  def _beat_at_times(self) -> Callable[[int, int], None]:
     """Shows within a chunk that this worker lives."""
     beaten = time.monotonic()
 
-    def on_blocks(count):
+    def on_blocks(count, flops):
       nonlocal beaten
-      del count
+      del count, flops
       if time.monotonic() - beaten > _BEAT_SECONDS:
         beaten = time.monotonic()
         self._heart.beat()

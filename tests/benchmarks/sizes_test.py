@@ -10,7 +10,7 @@ from realm_jax.plan.cost import Cost
 README = pathlib.Path(__file__).parents[2] / "launch" / "README.md"
 
 
-TOY = sizes.Hardware("toy", memory=1e3, flops=1e6, bandwidth=1e9)
+TOY = sizes.Hardware("toy", "", memory=1e3, flops=1e6, bandwidth=1e9)
 
 
 def test_a_row_has_its_own_floors(monkeypatch):

@@ -22,7 +22,7 @@ def _write(folder, name="test.realm", questions=QUESTIONS, **columns):
 def test_pairs_are_in_the_first_files_order(tmp_path):
   a = _write(tmp_path / "a", em=EM, f1=EM / 2)
   b = _write(tmp_path / "b", questions=QUESTIONS[::-1], em=EM)
-  ours, theirs = per_question.read_pair(a, b)
+  ours, theirs = per_question.read_together([a, b])
   np.testing.assert_array_equal(ours["em"], EM)
   np.testing.assert_array_equal(ours["f1"], EM / 2)
   np.testing.assert_array_equal(theirs["em"], EM[::-1])
@@ -35,14 +35,14 @@ def test_files_about_different_questions_are_refused(tmp_path):
     b = _write(tmp_path / "b", questions=questions, em=column)
     for pair in ((a, b), (b, a)):
       with pytest.raises(InputError, match='has the question "q2"') as e:
-        per_question.read_pair(*pair)
+        per_question.read_together(pair)
       assert str(a) in str(e.value) and str(b) in str(e.value)
 
 
 def test_files_without_a_common_metric_are_refused(tmp_path):
   a, b = _write(tmp_path / "a"), _write(tmp_path / "b", f1=EM)
   with pytest.raises(InputError, match="no metric in common"):
-    per_question.read_pair(a, b)
+    per_question.read_together([a, b])
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_files_without_a_common_metric_are_refused(tmp_path):
 def test_bad_files_are_named(tmp_path, text, message):
   (tmp_path / "x.jsonl").write_text(text)
   with pytest.raises(InputError) as e:
-    per_question.read_pair(tmp_path / "x.jsonl", tmp_path / "x.jsonl")
+    per_question.read_together([tmp_path / "x.jsonl"] * 2)
   assert message in str(e.value)
 
 

@@ -9,6 +9,8 @@ import pytest
 from realm_jax.config import InputError
 from realm_jax.evals import exact_match, plots, report
 from realm_jax.retrieval import journal
+from realm_jax.retrieval.evidence import Evidence
+from realm_jax.serve import churn
 
 _KEYS = {"ict": "mask_rate", "pretrain": "evidence"}
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"
@@ -90,6 +92,37 @@ def test_page_is_whole_and_self_contained(workdir):
   for shown in ("pretrain/index/swaps.jsonl", "version 2", "0.625"):
     assert shown in page.text
   assert "ict/index/swaps.jsonl" not in page.text
+
+
+def test_evidence_that_changed_is_side_by_side(workdir):
+  old, new = (
+    Evidence(number, f"title {number}", EVIL, 0.625) for number in (5, 6)
+  )
+  example = churn.Example(
+    EVIL, (old,), (new,), 0, frozenset([5]), frozenset([6])
+  )
+  changes = churn.Changes(7, 8, 1, "dev questions", 40, 3, [example])
+  page = _Page(report.render(workdir, {workdir / "pretrain": changes}))
+  for shown in ("Of 40 dev questions, 3 find other blocks", "title 5", "title 6",
+                "block 6, p(z|x) = 0.625, only here", "Version 7", "Version 8; 0 of 1",
+                EVIL):  # fmt: skip
+    assert shown in page.text
+  assert page.text.index("title 5") < page.text.index("title 6")
+  assert not {"script", "img"} & set(page.tags)
+
+
+def test_figures_have_units_and_commands_and_read_well_on_paper(workdir):
+  text = report.render(workdir)
+  page = _Page(text)
+  assert page.tags.count("figcaption") == page.tags.count("svg")
+  command = f"python -m experiments.pretrain --workdir={workdir / 'pretrain'}"
+  assert page.text.count(command) == 1 + 4  # of the run, and of its figures
+  assert page.text.count("Staleness of the index, steps, by training step") == 2
+  assert "questions (number)" in page.text
+  style = text.split("@media print")[1].split("</style>")[0]
+  for rule in ("color-scheme: light", "background: #fff", "break-inside: avoid",
+               "break-before: page", "nav { display: none; }"):  # fmt: skip
+    assert rule in style
 
 
 def test_columns_are_in_order_of_k(workdir):

@@ -297,3 +297,8 @@ def test_a_full_disk_at_a_checkpoint(pretrain, tmp_path, monkeypatch):
   assert outcome.err.splitlines()[-1].startswith("error: no space left")
   assert str(tmp_path / "run" / "checkpoints") in outcome.err
   assert everything_in(tmp_path / "run" / "checkpoints") == []
+
+
+def test_steps_to_trace_are_of_the_run(pretrain):
+  outcome = pretrain("--profile=3:99")
+  assert_refused(outcome, "--profile=3:99", "1 to train.num_steps=6")

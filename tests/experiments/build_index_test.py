@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from realm_jax import files
 from realm_jax.data.blocks import BlockStore
 from realm_jax.retrieval import index, manifest, staging
 from realm_jax.train import build_index
@@ -24,7 +25,9 @@ def test_an_index_is_made_once(run, start):
   outcome = start("build_index", f"--workdir={run}", SMALL)
   assert outcome.code == 0, outcome.err
   assert f"{run}/index/0: 11 blocks in " in outcome.err
+  assert outcome.err.endswith(" GFLOP/s\n")
   block_emb, made = index.read_version(run, 0, {"params_step": 3})
+  assert made["flops"] > 0
   assert [f for f in made["files"] if "/c/" in f] == [
     f"block_emb/c/{i}/0" for i in range(4)
   ]
@@ -38,6 +41,13 @@ def test_an_index_is_made_once(run, start):
   outcome = start("build_index", f"--workdir={run}")
   assert "index version 0 is of these params already" in outcome.err
   assert index.list_versions(run) == [0]
+
+
+def test_it_computes_in_the_runs_precision(run):
+  path = run / "config.json"
+  files.write_json(path, {**files.read_json(path), "compute_dtype": "bfloat16"})
+  source = build_index.open_source(run)
+  assert source.buckets.retrieval.embedder.config.compute_dtype == "bfloat16"
 
 
 def test_it_comes_after_the_versions_of_training(demo, start, tmp_path):
@@ -93,6 +103,7 @@ def test_shards_share_the_chunks(run, start):
   assert index.list_versions(run) == []
   outcome = start("build_index", f"--workdir={run}", SMALL, "--shard=0/3")
   assert f"{run}/index/0: 11 blocks in " in outcome.err
+  assert outcome.err.endswith(" GFLOP/s\n")
   np.testing.assert_array_equal(
     index.read_version(run, 0, {})[0], index.read_version(whole, 0, {})[0]
   )

@@ -40,6 +40,8 @@ def main(config, workdir):
     raise InputError("two\\n  lines")
   if config.name == "full":
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
+  if config.name == "broken":
+    raise OSError(errno.EIO, os.strerror(errno.EIO), "some/file")
   if config.name == "bug":
     raise KeyError("a bug")
   if config.name == "wait":
@@ -217,6 +219,12 @@ def _start(tmp_path, config_file, *args):
       2,
       "",
       "error: some/file: No space left on device: free some and run again\n",
+    ),
+    (
+      ["--config.name=broken"],
+      2,
+      "",
+      "error: some/file: Input/output error: look at the disk and run again\n",
     ),
     (["--config.sed=1"], 2, "", "error: --config.sed: no such key; nearest:"),
   ],

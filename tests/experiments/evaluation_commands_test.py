@@ -92,6 +92,7 @@ def test_evaluate_compare_report(folder, run):
   table = run("compare", folder, "finetune", theirs)
   (row,) = [line for line in table.splitlines() if line.startswith("exact_m")]
   assert row.split()[2] == "0.400" and row.split()[-2:] == ["McNemar", "5"]
+  assert "McNemar" in (folder / "compare.html").read_text()
   predictions = exact_match.read_predictions(written / "questions.bm25.jsonl")
   assert [p.exact_match for p in predictions] == [1, 0, 1, 0, 0]
   page = run("report", folder).strip()

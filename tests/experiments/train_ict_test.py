@@ -20,6 +20,8 @@ def test_two_steps_then_an_index(own, start):
   steps = metrics.read_metrics(workdir)
   assert [line["step"] for line in steps] == [1, 2]
   assert all(line["loss"] > 0 for line in steps)
+  assert steps[1]["model_flops_per_second"] > 0
+  assert steps[1]["search_flops_share"] == 0  # there is none
   _, meta, step = checkpoint.restore_params(workdir)
   assert step == 2
 

@@ -30,9 +30,11 @@ class Process:
     return self.code
 
   def wait(self, seconds: float = 60.0) -> int:
-    """Waits for its exit code, and no longer than that."""
-    end = time.monotonic() + seconds
+    """Waits for its exit code; no longer than that after it last said a word."""
+    said, end = 0, time.monotonic() + seconds
     while self.poll() is None:
+      if (size := self._log.stat().st_size) != said:
+        said, end = size, time.monotonic() + seconds
       assert time.monotonic() < end, f"{self.pid} hangs:\n{self.log()}"
       time.sleep(0.01)
     return self.code
@@ -66,14 +68,28 @@ class Server:
       text=True,
     )
 
-  def start(self, function: str, *args, fail_at: str = "", **kwargs) -> Process:
-    """Forks a process that calls toy.function(*args, **kwargs)."""
+  def start(
+    self, function: str, *args, fail_at: str = "", devices: int = 0, **kwargs
+  ) -> Process:
+    """Forks a process that calls toy.function(*args, **kwargs).
+
+    Args:
+      function: of toy.py.
+      *args: words of it.
+      fail_at: a fail point, "name:how".
+      devices: that it simulates; 0: as many as this process.
+      **kwargs: of the function, JSON.
+    """
+    env = {"REALM_FAILPOINT": fail_at}
+    if devices:
+      flag = f"--xla_force_host_platform_device_count={devices}"
+      env["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
     self._count += 1
     log = self._folder / f"{self._count}-{function}.log"
     log.touch()
     pid = self.ask(
       {"call": [function, list(map(str, args)), kwargs], "log": str(log),
-       "env": {"REALM_FAILPOINT": fail_at}}
+       "env": env}
     )  # fmt: skip
     self._all.append(Process(self, pid, log))
     return self._all[-1]
@@ -111,7 +127,7 @@ def _run(toy, call, log, env) -> None:
   """What a forked process does, up to its end."""
   import traceback
 
-  from realm_jax.config import InputError
+  from experiments import command
 
   out = os.open(log, os.O_WRONLY | os.O_CREAT)
   os.dup2(out, 1)
@@ -119,11 +135,9 @@ def _run(toy, call, log, env) -> None:
   os.environ.update(env)
   function, args, kwargs = call
   try:
-    getattr(toy, function)(*args, **kwargs)
+    with command.clean_exit():
+      getattr(toy, function)(*args, **kwargs)
     code = 0
-  except InputError as e:
-    print("error:", e, file=sys.stderr)
-    code = 2
   except SystemExit as e:
     code = e.code or 0
   except BaseException:

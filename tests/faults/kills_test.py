@@ -46,7 +46,7 @@ def redone(run) -> list:
 @pytest.mark.parametrize(
   "kills", [10, pytest.param(100, marks=pytest.mark.nightly)]
 )
-def test_random_kills_of_trainer_and_workers(server, tmp_path, kills):
+def test_random_kills_of_trainer_and_workers(server, tmp_path, count, kills):
   rng = random.Random(kills)
   run, roles = tmp_path / "run", ("train", "a", "b")
   config = {
@@ -86,11 +86,14 @@ def test_random_kills_of_trainer_and_workers(server, tmp_path, kills):
   assert not again
   follow(server, tmp_path / "whole", run, **config)
   assert toy.figures(run) == toy.figures(tmp_path / "whole")
-  print(
-    f"\n{kills} kills in {time.monotonic() - began:.0f} s {killed}:"
-    f" 0 checkpoints lost, {len(swaps)} swaps of {len(made)} versions, all"
-    f" whole; {len(again)} chunks embedded twice; 0 hangs;"
-    f" {len(toy.figures(run))} lines of metrics equal bit for bit"
+  of_roles = ", ".join(f"{role} {times}" for role, times in killed.items())
+  count(
+    f"random kills of trainer and workers ({of_roles})",
+    kills,
+    f"0 checkpoints lost, {len(swaps)} swaps of {len(made)} versions, all"
+    f" whole; {len(again)} chunks embedded twice; 0 hangs in"
+    f" {time.monotonic() - began:.0f} s; {len(toy.figures(run))} lines of"
+    " metrics equal bit for bit",
   )
 
 
@@ -104,7 +107,7 @@ def test_random_kills_of_trainer_and_workers(server, tmp_path, kills):
     ),
   ],
 )
-def test_trainer_killed_where_it_hurts(server, tmp_path, where):
+def test_trainer_killed_where_it_hurts(server, tmp_path, count, where):
   run = tmp_path / "run"
   config = {"num_steps": 40, "max_staleness_steps": 20, "at_bound": "block"}
   worker = start(server, run, "w")
@@ -113,3 +116,4 @@ def test_trainer_killed_where_it_hurts(server, tmp_path, where):
   let_end({"train": server.start("train", run, **config), "worker": worker})
   follow(server, tmp_path / "whole", run, **config)
   assert toy.figures(run) == toy.figures(tmp_path / "whole")
+  count(f"trainer, kill at {where.split(':')[0]}", 1, "equal bit for bit")

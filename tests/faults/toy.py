@@ -3,13 +3,15 @@
 Loop, checkpoints, refresher, versions, journal and worker are the real ones;
 only the models are toys: the embedding of a text is the mean of its words', and
 the loss is the score of the best block. Also what a process of the fault tests
-runs: `train` and `work`.
+runs: `train`, `work` and the like.
 """
 
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import sys
 import time
 import types
 from unittest import mock
@@ -20,18 +22,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from orbax.checkpoint._src.checkpointers import async_checkpointer
+from orbax.checkpoint._src.futures import future
 
-from realm_jax import files
+from benchmarks import synthetic
+from configs import pretrain as pretrain_config
+from realm_jax import distributed, files
 from realm_jax.retrieval import follower, heartbeat, refresher, staging
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.modes import refresher_of
 from realm_jax.retrieval.refresh import BlockEmbedder
-from realm_jax.train import checkpoint, loop, metrics, sealed, worker
+from realm_jax.train import (
+  checkpoint,
+  loop,
+  metrics,
+  sealed,
+  supervise,
+  telemetry,
+  worker,
+)
+from realm_jax.train import pretrain as train_pretrain
 from realm_jax.train.build_index import Source
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens
+from tests.train import toy_run
 
 N, ROWS, SLICE, WORDS, P, C, B = 37, 40, 5, 53, 6, 11, 3
 CHUNK = 8  # blocks: 5 chunks
@@ -204,13 +220,12 @@ def train(workdir, refresher=None, **config):
     state=state,
     index=index,
     batches=batches(config["step_seconds"]),
-    num_steps=config["num_steps"],
+    schedule=loop.Schedule(
+      config["num_steps"], config["log_every"], 0, config["checkpoint_every"]
+    ),
     workdir=workdir,
     checkpoints=checkpoints,
     writer=metrics.MetricsWriter(workdir),
-    log_every=config["log_every"],
-    eval_every=0,
-    checkpoint_every=config["checkpoint_every"],
     refresh=refresher,
     watch=refresher.watch,
   )
@@ -240,10 +255,10 @@ def work(workdir, chunk_seconds=0.0, **options):
   """A worker's life; RUN/chunks.jsonl has a line for each chunk it finished."""
   add = staging.Staging.add
 
-  def logged(stage, chunk, values, taken):
+  def logged(stage, chunk, values, *taken):
     time.sleep(chunk_seconds)
     at = files.read_json(stage.path / "identity.json")["params_step"]
-    add(stage, chunk, values, taken)
+    add(stage, chunk, values, *taken)
     with (pathlib.Path(workdir) / "chunks.jsonl").open("a") as f:
       f.write(json.dumps({"params_step": at, "chunk": chunk}) + "\n")
 
@@ -251,17 +266,87 @@ def work(workdir, chunk_seconds=0.0, **options):
     worker.work(workdir, dataclasses.replace(OPTIONS, **options), open_source)
 
 
+def train_supervised(workdir, **config):
+  """The run, with a worker that it starts, and starts again when it dies."""
+
+  def command(workdir, name):
+    work = (
+      f"toy.work({str(workdir)!r}, 0.01, name={name!r}, parent={os.getpid()})"
+    )
+    return [sys.executable, "-c", f"from tests.faults import toy; {work}"]
+
+  with (
+    mock.patch.object(supervise, "command", command),
+    mock.patch.object(supervise, "_HEALTHY_SECONDS", 0.0),  # the first pause
+    supervise.workers(workdir, 1, 60.0),
+  ):
+    train(workdir, **config)
+
+
+def job(where, workdir, **options):
+  """One process of a job; the loop's own toy run, which knows a mesh."""
+  with _joined(where):
+    toy_run.run(workdir, **options)
+
+
+def prepare(folder):
+  """60 articles of made-up words for `pretrain`."""
+  config = _pretraining()
+  config.data.max_articles = 60
+  synthetic.prepare_words(config, pathlib.Path(folder))
+
+
+def pretrain(folder, workdir, where=""):
+  """The real pre-training on all devices, small."""
+  config = _pretraining()
+  config.data.dir = f"{folder}/data"
+  with _joined(where) if where else contextlib.nullcontext():
+    train_pretrain.pretrain(config, workdir)
+
+
+def _pretraining():
+  config = pretrain_config.get_config("smoke")
+  config.embedder.num_hidden_layers = config.encoder.num_hidden_layers = 1
+  config.text_weights = (1.0,)
+  config.mesh.data = -1
+  config.train.batch_size = 8
+  config.train.num_steps = 12
+  config.train.eval_every = config.train.checkpoint_every = 6
+  config.refresh.share = 0.1
+  return config
+
+
+@contextlib.contextmanager
+def _joined(where):
+  with distributed.ending_at_once():
+    distributed.join(where)
+    try:
+      yield
+    except SystemExit as e:
+      if e.code:
+        raise
+    jax.distributed.shutdown()  # forked processes end without JAX's own exit
+
+
 def with_jumping_clock(function, *args, **kwargs):
   """train or work, on a machine whose clock is set again and again.
 
-  As our modules see it: Orbax waits for a save by the wall clock, and fails it
-  where that jumps by more than 20 minutes just then.
+  As our modules see it, and those of Orbax that wait for a save.
   """
   rng = np.random.default_rng(5)
   clock = types.SimpleNamespace(**vars(time))
   clock.time = lambda: time.time() + rng.uniform(-1, 1) * 3600
   with contextlib.ExitStack() as stack:
-    for module in (heartbeat, metrics, follower, worker, refresher, loop):
+    for module in (
+      heartbeat,
+      metrics,
+      follower,
+      worker,
+      refresher,
+      telemetry,
+      future,
+      async_checkpointer,
+    ):
       stack.enter_context(mock.patch.object(module, "time", clock))
     globals()[function](*args, **kwargs)
 

@@ -160,6 +160,18 @@ def test_a_device_has_its_share():
   assert one["activations"] > 3 * eight["activations"]
 
 
+def test_a_part_of_an_array_is_read_as_that_part():
+  def function(rows, x):
+    def body(_, first):
+      return None, jax.lax.dynamic_slice_in_dim(rows, first, 3) @ x
+
+    return jax.lax.scan(body, None, jnp.arange(4))[1]
+
+  counted = cost.count(function, _array(90, 5), _array(5, 7))
+  part, product = 2 * 3 * 5, 3 * 5 + 5 * 7 + 3 * 7
+  assert counted.bytes / _F32 == pytest.approx(4 * (part + product), rel=0.1)
+
+
 def test_a_run_that_cannot_fit_is_refused_by_its_biggest_part():
   config = _small(pretrain)
   program = _program(config, train_pretrain.program)

@@ -1,6 +1,7 @@
 """load_pretrained: what is in a directory, and what is wrong with it."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from realm_jax.formats import safetensors, tf_checkpoint
 from realm_jax.models import convert
 from realm_jax.models.embedder import RealmEmbedder, RealmScorer
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
-from realm_jax.pretrained import load_pretrained
+from realm_jax.pretrained import Pretrained, load_pretrained, show
 
 SIZES = RealmConfig(
   vocab_size=23,
@@ -198,3 +199,22 @@ def test_where_there_is_no_model(tmp_path):
   SIZES.save_pretrained(tmp_path)
   with pytest.raises(InputError, match=r"none of model\.safetensors, "):
     load_pretrained(tmp_path, kind="reader")
+
+
+def test_its_repr_fits_a_screen_and_a_notebook_shows_the_params():
+  params = {"bert": {"kernel": np.ones((5, 7))}, "norm": {"bias": np.ones(3)}}
+  fresh = tuple(f"cls.predictions.weight{i}" for i in range(9))
+  loaded = Pretrained(SIZES, RealmEmbedder(SIZES), params, fresh=fresh)
+  lines = repr(loaded).splitlines()
+  assert lines[0] == "RealmEmbedder: 38 parameters in 2 arrays"
+  assert "bert 35, norm 3" in repr(loaded)
+  assert "tokenizer: none; retriever: none; index: none" in repr(loaded)
+  assert "drawn, not read: 9" in lines[-1]
+  assert len(lines) <= 6 and max(map(len, lines)) <= 78
+  page = loaded._repr_html_()
+  assert page.lstrip().startswith("<") and "treescope" in page
+
+
+def test_without_treescope_a_notebook_shows_the_words(monkeypatch):
+  monkeypatch.setitem(sys.modules, "treescope", None)
+  assert show.as_html({"kernel": np.ones(3)}) is None

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from realm_jax import sharding
+from realm_jax.plan import flops
+from realm_jax.retrieval import length_buckets
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.types import BlockTokens
 from tests import tiny_realm as tiny
@@ -47,8 +49,8 @@ def test_embeds_each_block_in_its_place(num_devices):
     params = sharding.replicate(params, mesh)
   buckets = LengthBuckets(tiny.retrieval(mesh), LONG, 8)
   seen = []
-  got = buckets.embed(params, tokens(), seen.append)
-  assert seen == [8, 8, 8, 5]
+  got = buckets.embed(params, tokens(), lambda *batch: seen.append(batch))
+  assert seen == [(8, 31), (8, 31), (8, 16), (5, 16)]
   np.testing.assert_allclose(got, one_by_one(tokens()), rtol=1e-4, atol=1e-5)
 
 
@@ -68,3 +70,44 @@ def test_no_blocks():
   params = tiny.params()["embedder"]
   emb = LengthBuckets(tiny.retrieval(), LONG, 8).embed(params, none)
   assert emb.shape == (0, tiny.SIZES.retriever_proj_size)
+
+
+class Vectors:
+  """What a device computes; says when somebody waits for it."""
+
+  def __init__(self, number, said):
+    self.number, self.said = number, said
+
+  def copy_to_host_async(self):
+    self.said.append(("on its way", self.number))
+
+  def __array__(self, dtype=None, copy=None):
+    self.said.append(("awaited", self.number))
+    return np.zeros((2, tiny.SIZES.retriever_proj_size), np.float32)
+
+
+def test_the_device_has_its_next_batch_before_one_is_awaited(monkeypatch):
+  said = []
+
+  def embed(retrieval, params, batch):
+    del retrieval, params
+    assert isinstance(batch.token_ids, jax.Array)  # it was sent
+    return Vectors(sum(what == "on its way" for what, _ in said), said)
+
+  monkeypatch.setattr(length_buckets, "_embed", embed)
+  LengthBuckets(tiny.retrieval(), LONG, 2).embed({}, tokens())
+  awaited = [i for i, (what, _) in enumerate(said) if what == "awaited"]
+  assert [said[i][1] for i in awaited] == list(range(15))
+  for number, i in enumerate(awaited[:-1]):
+    assert ("on its way", number + 1) in said[:i]
+
+
+def test_flops_of_a_batch_grow_with_its_width():
+  """Of one layer, whose result is read at [CLS] alone: keys, values, scores."""
+  buckets = LengthBuckets(tiny.retrieval(), LONG, 8)
+  narrow, wide = (
+    flops.count(buckets.traced(tiny.params()["embedder"], tokens(), w).jaxpr)[0]
+    for w in (16, 31)
+  )
+  d = tiny.SIZES.hidden_size
+  assert wide - narrow == 8 * (31 - 16) * (2 * d * 2 * d + 2 * 2 * d)

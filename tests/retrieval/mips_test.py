@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realm_jax import sharding
+from realm_jax import backend, sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips, vectors
 
@@ -127,6 +127,24 @@ def test_a_short_list_of_coarser_rows_is_ranked_again():
   )
 
 
+@pytest.mark.parametrize("coarse", ["bfloat16", "int8"])
+@pytest.mark.parametrize("k", [3, 40])  # by buckets, by all scores
+def test_rows_of_few_bits_are_multiplied_as_they_are(coarse, k):
+  """As on a GPU: the same rows are found as by products in float32."""
+  rng = np.random.default_rng(2)
+  rows, queries = (
+    rng.standard_normal(s, np.float32) for s in ((599, 48), (7, 48))
+  )
+  rows = vectors.quantize(rows) if coarse == "int8" else rows.astype(coarse)
+  want = slow_top_k(np.asarray(vectors.floats(rows)), queries, k)
+  with backend.planned("gpu"):
+    traced = jax.jit(lambda *args: mips.top_k(*args, k)).trace(rows, queries)
+    scores, ids = traced.lower().compile()(rows, queries)
+  assert "bf16[48,7]" in str(traced.jaxpr).replace("bf16[7,48]", "bf16[48,7]")
+  np.testing.assert_array_equal(ids, want[1])
+  np.testing.assert_allclose(scores, want[0], rtol=1e-5)
+
+
 def test_rescoring_keeps_the_order_of_ids():
   rows = np.ones((9, 2), np.float32)
   scores, ids = vectors.rescore(rows, rows[:1], jnp.array([[7, -1, 2, 4]]), 4)
@@ -191,7 +209,7 @@ def test_only_the_short_lists_are_gathered():
 _PROCESS = """
 import json, sys
 import jax, numpy as np
-from realm_jax import sharding
+from realm_jax import backend, sharding
 from realm_jax.retrieval import mips
 from realm_jax.retrieval import vectors
 port, process = sys.argv[1:]

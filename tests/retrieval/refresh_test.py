@@ -58,7 +58,7 @@ def start(workdir, mode, num_devices=1, slice_size=tiny.SLICE, **changes):
   params = tiny.params_of("embedder", "encoder")
   state = sharding.replicate(TrainState.create(params, TX), mesh)
   batch = sharding.shard_batch(tiny.pretrain_batch(), mesh)
-  run = step.jit_step(train_step, tokens)
+  run = step.JitStep(train_step, tokens)
   return refresher, state, lambda state, index: run(state, index, batch)
 
 

@@ -35,7 +35,7 @@ def begin(run, identity=IDENTITY, **more):
 def add(stage, *chunks):
   for chunk in chunks:
     rows = EMB[chunk * CHUNK : (chunk + 1) * CHUNK]
-    stage.add(chunk, rows, seconds=0.25)
+    stage.add(chunk, rows, seconds=0.25, flops=7)
 
 
 def test_chunks_in_any_order_make_a_version(tmp_path):
@@ -52,6 +52,7 @@ def test_chunks_in_any_order_make_a_version(tmp_path):
   got, made = index.read_version(tmp_path, 0, MADE_OF | {"shape": (N, P)})
   np.testing.assert_array_equal(got, EMB)
   assert (made["seconds"], made["dtype"]) == (1.0, "float32")
+  assert made["flops"] == 4 * 7
 
 
 def test_goes_on_with_what_is_finished(tmp_path):

@@ -205,6 +205,24 @@ def test_a_permalink_and_the_way_back(browser):
   assert b.driver.title.startswith("second question")
 
 
+def test_the_lists_follow_the_way_back(browser):
+  b = browser()
+  b.open("/?q=who&run=finetune&index=3")
+  b.one(".says")
+  chosen = (
+    "return ['run', 'index'].map((id) => document.getElementById(id).value)"
+  )
+  assert b.run(chosen) == ["finetune", "3"]
+  b.run("document.querySelector('[data-view=runs]').click()")
+  b.one(".chart")
+  b.run("document.querySelector('[data-view=ask]').click()")
+  assert b.run(chosen) == ["", ""]
+  b.driver.back()
+  b.driver.back()
+  b.one(".says")
+  assert b.run(chosen) == ["finetune", "3"]
+
+
 def test_two_versions_side_by_side(browser):
   b = browser()
   b.open("/?q=who&run=finetune&beside=finetune~3")
@@ -251,13 +269,16 @@ def test_the_dashboard_of_a_live_run(browser, runs):
   assert "4, 1 step behind" in rows[1] and "1 of 1" in rows[1]
   assert "live" in rows[1]
   assert b.text(".chart .value") == "2"
+  b.run("document.querySelector('.chart').focus()")
+  value = "return document.querySelector('.chart .value')?.textContent"
   with (runs / "finetune" / "metrics.jsonl").open("a") as f:
     f.write('{"step": 3, "loss": 0.5}\n')
   for _ in range(200):
-    if b.text(".chart .value") == "0.5":
+    if b.run(value) == "0.5":
       break
     time.sleep(0.05)
-  assert b.text(".chart .value") == "0.5"
+  assert b.run(value) == "0.5"  # drawn anew, and the keyboard is where it was
+  assert b.run("return document.activeElement.className") == "chart"
   label = b.one(".timeline").get_attribute("aria-label")
   assert "version 3 from step 3, version 4 from step 6" in label
   assert "3 of 9 chunks" in b.text("#workers")

@@ -1,5 +1,6 @@
 """Questions are answered together, by one version as a whole, or not at all."""
 
+import threading
 import time
 
 import pytest
@@ -123,3 +124,19 @@ def test_who_waits_at_the_end_is_told(parrots):
   future = desk.ask("x", A)  # nothing is open, and nobody at work
   desk.close()
   assert future.cancelled()
+
+
+def test_so_many_batches_are_in_work_at_once(parrots):
+  both = threading.Barrier(2)
+
+  class Slow:
+    def explain(self, questions):
+      both.wait(9)  # breaks where one batch is all there is
+      return questions
+
+  parrots.open_one = lambda where: Slow()
+  desk = parrots.desk(batch_size=1, at_once=2)
+  desk.open(A)
+  futures = [desk.ask(f"q{i}", A) for i in range(2)]
+  desk.start()
+  assert [future.result(20) for future in futures] == ["q0", "q1"]

@@ -174,3 +174,9 @@ def test_what_cannot_be_asked(demo, filler):
 )
 def test_find_words(words, text, span):
   assert blocks.find_words(words, text) == span
+
+
+def test_the_repr_of_a_run_is_a_line(reader):
+  said = repr(reader.predictor.run)
+  assert said.endswith("step 3, embedder, reader, index 4 of 11 blocks)")
+  assert "\n" not in said and len(said) < 300

@@ -1,5 +1,6 @@
 """A run asked with another index version: which, and what is refused."""
 
+import json
 import shutil
 
 import jax
@@ -141,3 +142,36 @@ def test_churn_against_numpy(demo, opened, publish):
   assert (got.num_queries, got.changed, got.both) == (7, 11, 11)
   same = churn.measure(opened, opened, k=20, num_queries=20)
   assert same == churn.Churn(11, 11, 1.0, 0, 0, 11, 0, 0.0, 0.0)
+
+
+def test_queries_whose_evidence_changed(demo, opened, publish):
+  other = run.open_run(demo, str(publish(noise=0.3)))
+  texts = churn._sample(opened.store, 7)
+  found = churn.examples(opened, other, texts, k=4)
+  kept = [example.kept for example in found]
+  assert kept == sorted(kept) and 0 < len(found) <= 7 and max(kept) < 4
+  share = churn.measure(opened, other, k=4, num_queries=7).overlap
+  assert sum(kept) + 4 * (7 - len(found)) == pytest.approx(7 * 4 * share)
+  for example in found:
+    before = {block.block_id for block in example.before}
+    after = {block.block_id for block in example.after}
+    assert example.only_before == before - after
+    assert example.only_after == after - before
+    assert sum(b.p for b in example.after) == pytest.approx(1, rel=1e-5)
+    assert all(b.text for b in (*example.before, *example.after))
+  assert churn.examples(opened, opened, texts, k=4) == []
+
+
+def test_a_run_of_one_version_has_no_changes(demo):
+  assert churn.find_changes(demo / "finetune", 4, 7, 2) is None
+
+
+@pytest.mark.parametrize("field", ["joint_len", "embedder", "score_scale"])
+def test_a_run_without_a_field_is_refused_by_its_name(demo, tmp_path, field):
+  copy = tmp_path / "copy"
+  shutil.copytree(demo / "finetune", copy)
+  config = json.loads((copy / "config.json").read_text())
+  del config[field]
+  (copy / "config.json").write_text(json.dumps(config))
+  with pytest.raises(InputError, match=f"this run has no {field}: "):
+    run.open_run(copy)

@@ -78,7 +78,7 @@ def arguments(kind, mesh):
     shadow_step=scalar,
   )
   tokens = jax.tree.map(lambda x: sharding.shard_rows(x, mesh), tokens)
-  return state, index, sharding.shard_batch(batch, mesh), tokens
+  return state, index, sharding.shard_whole_batch(batch, mesh), tokens
 
 
 @functools.cache
@@ -96,12 +96,13 @@ def outcome(kind, sizes, microbatches=1):
   """Path -> gradient, the metrics, and the slice that was embedded."""
   args = arguments(kind, sharding.make_mesh(*sizes))
   state, index, metrics = compiled(kind, sizes, microbatches)(*args)
+  moments = sharding.fetch(state.opt_state)
   gradients = {
     re.sub(r".*/mu/", "", _name(path)): np.asarray(x) / (1 - B1)
-    for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state)
+    for path, x in jax.tree_util.tree_leaves_with_path(moments)
     if "/mu/" in _name(path)
   }
-  return gradients, jax.device_get(metrics), np.asarray(index.shadow)
+  return gradients, sharding.fetch(metrics), sharding.fetch(index.shadow)
 
 
 def _name(path):

@@ -1,16 +1,23 @@
 """Checkpoints: whole, checked, the right number of them, one run a workdir."""
 
+import errno
+import itertools
 import shutil
+import threading
+import time
+import types
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.checkpointers import async_checkpointer
+from orbax.checkpoint._src.futures import future
 
-from realm_jax import sharding
+from realm_jax import run_config, sharding
 from realm_jax.config import InputError
-from realm_jax.train import checkpoint, optimizer
+from realm_jax.train import checkpoint, optimizer, sealed
 from realm_jax.train.state import TrainState
 from tests.train.bert_numbers import BERT
 
@@ -189,12 +196,22 @@ def test_no_such_checkpoint(saved, tmp_path):
     checkpoint.restore_params(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("where", ["checkpoint_seal", "checkpoint_sealed"])
-def test_full_disk_leaves_the_older_ones_alone(saved, monkeypatch, where):
-  monkeypatch.setenv("REALM_FAILPOINT", f"{where}:disk_full")
+@pytest.mark.parametrize(
+  ("fails", "what", "mend"),
+  [
+    ("checkpoint_seal:disk_full", "no space left", "free some"),
+    ("checkpoint_sealed:disk_full", "no space left", "free some"),
+    ("checkpoint_sealed:io_error", "Input/output error", "look at it"),
+  ],
+)
+def test_a_disk_that_fails_leaves_the_older_ones_alone(
+  saved, monkeypatch, fails, what, mend
+):
+  monkeypatch.setenv("REALM_FAILPOINT", fails)
   saved.save(30, _tree(30))
   with pytest.raises(
-    InputError, match=r"no space left .*step 30 \(newest checkpoint: 20\)"
+    InputError,
+    match=rf"^{what} .*step 30 \(newest checkpoint: 20\): {mend} and run",
   ):
     saved.wait()
   assert _names(saved) == ["10", "20"]
@@ -205,8 +222,36 @@ def test_full_disk_leaves_the_older_ones_alone(saved, monkeypatch, where):
 
 def test_full_disk_as_tensorstore_tells_it():
   cause = ValueError("RESOURCE_EXHAUSTED: ...: No space left on device [...]")
-  assert checkpoint._is_disk_full(cause)
-  assert not checkpoint._is_disk_full(ValueError("something else"))
+  assert checkpoint._disk_error(cause) == errno.ENOSPC
+  assert checkpoint._disk_error(ValueError("something else")) is None
+
+
+def test_a_save_that_does_not_end_has_a_bound(saved, monkeypatch):
+  over = threading.Event()
+  seal = sealed.seal
+
+  def slow(*args, **kwargs):
+    over.wait(20)
+    seal(*args, **kwargs)
+
+  monkeypatch.setattr(sealed, "seal", slow)
+  monkeypatch.setattr(checkpoint, "_SAVE_SECONDS", 0.05)
+  saved.save(30, _tree(30))
+  with pytest.raises(
+    InputError, match=r"step 30 is not saved after 0.05 s .*checkpoint: 20"
+  ):
+    saved.wait()
+  over.set()
+
+
+def test_a_clock_that_jumps_fails_no_save(saved, monkeypatch):
+  """Orbax waits by the wall clock; each look at it sees another day."""
+  days, clock = itertools.count(1), types.SimpleNamespace(**vars(time))
+  clock.time = lambda: next(days) * 86400.0
+  for module in (future, async_checkpointer):
+    monkeypatch.setattr(module, "time", clock)
+  saved.save(30, _tree(30))
+  assert saved.latest() == 30 and next(days) > 5
 
 
 CONFIG = {
@@ -223,8 +268,8 @@ def _config(**train):
 def test_second_start_of_the_same_run(tmp_path):
   checkpoint.open_run(tmp_path / "run", CONFIG)
   checkpoint.open_run(tmp_path / "run", _config(num_steps=200))
-  held = checkpoint.read_run(tmp_path / "run")
-  assert held["train"] == {
+  held = run_config.read(tmp_path / "run")
+  assert held.train.to_dict() == {
     "batch_size": 8,
     "num_steps": 200,
     "betas": [0.9, 0.999],
@@ -240,9 +285,17 @@ def test_another_config_is_refused_and_not_written(tmp_path):
   ):
     with pytest.raises(InputError, match=told):
       checkpoint.open_run(tmp_path, other)
-  assert checkpoint.read_run(tmp_path)["seed"] == 1
+  assert run_config.read(tmp_path)["seed"] == 1
+
+
+def test_a_run_from_before_a_field_goes_on_if_it_did_the_same(tmp_path):
+  checkpoint.open_run(tmp_path, CONFIG)
+  checkpoint.open_run(tmp_path, CONFIG | {"masking": "salient"})
+  other = CONFIG | {"masking": "salient", "query_params": "index"}
+  with pytest.raises(InputError, match=r"query_params=current, not index"):
+    checkpoint.open_run(tmp_path, other)
 
 
 def test_read_run_of_no_run(tmp_path):
   with pytest.raises(InputError, match=r"config\.json: no such file"):
-    checkpoint.read_run(tmp_path)
+    run_config.read(tmp_path)

@@ -1,6 +1,9 @@
 """The loop: bit-equal resumes, bad losses named, signals, the bounded window."""
 
+import collections
+import gzip
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 
 from realm_jax.config import InputError
-from realm_jax.train import checkpoint, loop, metrics
+from realm_jax.train import checkpoint, loop, metrics, profile, stop, telemetry
 
 _TOY = pathlib.Path(__file__).with_name("toy_run.py")
 _spec = importlib.util.spec_from_file_location("toy_run", _TOY)
@@ -49,7 +52,16 @@ def test_lines_are_on_cadence_and_where_the_index_was_swapped(whole):
   assert [x["step"] for x in lines if "toy/norm" in x] == [6, 12, 18, 24]
   timed = metrics.read_metrics(whole[0])
   assert all(x["input_seconds"] > 0 for x in timed if "loss" in x)
-  assert any(x.get("steps_per_second", 0) > 0 for x in timed)
+  paced = [x for x in timed if "steps_per_second" in x]
+  assert paced and all(
+    x["tokens_per_second"] == pytest.approx(40 * x["steps_per_second"])
+    for x in paced
+  )
+  assert all(x["step_seconds_p50"] <= x["step_seconds_p99"] for x in paced)
+  assert not any("mfu" in x for x in timed)  # nobody knows a CPU's peak
+  # the seconds of a checkpoint stand in the line after it, the last one's not
+  saved = [x["step"] for x in timed if "checkpoint_seconds" in x]
+  assert saved == [6, 10, 14, 18, 21]
 
 
 def test_loss_of_each_line_is_that_steps_own(whole, tmp_path):
@@ -110,7 +122,7 @@ def test_signal_ends_the_step_saves_and_the_next_start_goes_on(
 
 
 def test_second_signal_acts_at_once():
-  with pytest.raises(KeyboardInterrupt), loop._StopSignals() as stop_asked:
+  with pytest.raises(KeyboardInterrupt), stop.StopSignals() as stop_asked:
     signal.raise_signal(signal.SIGINT)
     assert stop_asked()
     signal.raise_signal(signal.SIGINT)
@@ -142,18 +154,44 @@ def test_bad_loss_names_step_examples_and_last_good_checkpoint(
 
 def test_no_more_steps_under_way_than_allowed():
   flight = loop._Flight(
-    3,
-    1,
-    9,
+    loop.Schedule(9, 1, 0, 0, 3),
     None,
     types.SimpleNamespace(write=lambda *_: None),
     lambda *_: {},
+    telemetry.Meter(),
   )
   for step in range(1, 8):
-    flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, 0.1)
+    spent = collections.Counter(input=0.1)
+    flight.add(step, np.arange(2), {"loss": jnp.float32(step)}, {}, spent)
     assert flight.landed == max(0, step - 3)
   flight.drain()
   assert flight.landed == 7
+
+
+def test_a_swap_is_no_part_of_the_pace(monkeypatch):
+  """Nor are the steps that were under way, and ended while it was made."""
+  clock, lines = [0.0], {}
+  monkeypatch.setattr("time.monotonic", lambda: clock[0])
+  flight = loop._Flight(
+    loop.Schedule(9, 1, 0, 0, 2),
+    None,
+    types.SimpleNamespace(write=lines.__setitem__),
+    lambda *_: {},
+    telemetry.Meter(),
+  )
+  for step in range(1, 10):
+    events = {"refresh_seconds": 50.0} if step == 5 else {}
+    clock[0] += 50.0 if events else 2.0
+    spent = collections.Counter()
+    flight.add(step, np.arange(2), {"loss": 1.0}, events, spent)
+  flight.drain()
+  seconds = {k: 1 / v.get("steps_per_second", 1e9) for k, v in lines.items()}
+  timed = [step for step, s in seconds.items() if s > 1e-8]
+  assert timed == [2, 6, 7]
+  assert {seconds[step] for step in timed} == {2.0}
+  assert {
+    k: v["swap_seconds"] for k, v in lines.items() if "swap_seconds" in v
+  } == {5: 50.0}
 
 
 def test_fewer_steps_than_done_is_refused(whole):
@@ -193,3 +231,24 @@ def test_disk_full_while_saving_is_one_line_and_leaves_nothing(
 def test_hidden_copy_to_the_device_is_refused(tmp_path):
   with pytest.raises(Exception, match="Disallowed host-to-device"):
     toy_run.run(tmp_path, place=lambda batch: batch)
+
+
+def test_some_steps_are_traced(tmp_path, capsys):
+  toy_run.run(tmp_path, num_steps=5, eval_every=0, profile=range(2, 4))
+  (trace,) = (tmp_path / "profile").rglob("*.trace.json.gz")
+  events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+  steps = {e["args"]["step_num"] for e in events if e.get("name") == "train"}
+  assert steps == {"2", "3"}
+  assert f"{tmp_path}/profile: a trace;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["3", "3:2", "0:2", "5:9", "a:b", "1:2:3"])
+def test_steps_to_trace_that_cannot_be(text):
+  with pytest.raises(InputError, match=f"--profile={text}: wanted .* 7:8$"):
+    profile.parse(text, 8)
+
+
+def test_steps_to_trace():
+  assert list(profile.parse("3:5", 8)) == [3, 4, 5]
+  assert list(profile.parse("8:8", 8)) == [8]
+  assert not profile.parse("", 8)

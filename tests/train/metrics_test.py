@@ -77,8 +77,8 @@ def test_a_build_shows_its_blocks(capsys, monkeypatch):
   with metrics.BlockProgress(done=40, total=100) as progress:
     for _ in range(2):
       clock[0] += 10
-      progress.add(15)
+      progress.add(15, flops=7 * 10**10)
   assert capsys.readouterr().err.splitlines() == [
     "40 of 100 blocks are embedded already",
-    "block 70/100  1.5/s  eta 00:20",
+    "block 70/100  GFLOP/s 7  1.5/s  eta 00:20",
   ]

@@ -92,6 +92,7 @@ def make_step(tx, options):
       "loss": loss,
       "grad_norm": jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads))),
       "index_version": index.version,
+      "tokens": jnp.int32(BATCH * WIDTH),
     }
     index = index.replace(emb=index.emb * 1.01)
     return state.apply_gradients(grads, tx), index, scalars
@@ -135,7 +136,9 @@ def signalled(batches, options):
   return batches
 
 
-def run(workdir, batches=None, place=None, **changes):
+def run(
+  workdir, batches=None, place=None, meter=None, profile=range(0), **changes
+):
   """Trains; returns the last state."""
   options = {**DEFAULTS, **changes}
   checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
@@ -156,19 +159,17 @@ def run(workdir, batches=None, place=None, **changes):
     state=state,
     index=sharding.replicate(Index(jnp.ones((3, WIDTH)), jnp.int32(0)), mesh),
     batches=signalled(batches or make_batches(), options),
-    num_steps=options["num_steps"],
+    schedule=loop.Schedule(*(options[name] for name in loop.Schedule._fields)),
     workdir=workdir,
     checkpoints=checkpoint.Checkpoints(workdir, options["keep"]),
     writer=metrics.MetricsWriter(workdir),
-    log_every=options["log_every"],
-    eval_every=options["eval_every"],
-    checkpoint_every=options["checkpoint_every"],
-    max_in_flight=options["max_in_flight"],
     refresh=make_refresh(options["refresh_every"]),
     evaluators=(("toy", evaluate),),
     meta={"tokenizer_hash": "abc"},
     place_batch=place
     or (lambda batch: sharding.shard_whole_batch(batch, mesh)),
+    meter=meter,
+    profile=profile,
   )
   return state
 

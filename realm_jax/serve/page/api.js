@@ -25,13 +25,13 @@ function askForToken() {
 
 const TRIES = 20;
 
-// As `call`; where the server is busy, again until it isn't.
-export async function insist(path, body, tell) {
+// As `call`; where the server is busy, again until it isn't, or nobody waits.
+export async function insist(path, body, tell, signal) {
   for (let tries = 1; ; tries++) {
     try {
-      return await call(path, body);
+      return await call(path, body, signal);
     } catch (error) {
-      if (!error.again || tries === TRIES) throw error;
+      if (!error.again || tries === TRIES || signal.aborted) throw error;
       tell(error.message);
       await new Promise((resolve) => setTimeout(resolve, 1000 * error.again));
     }
@@ -39,14 +39,14 @@ export async function insist(path, body, tell) {
 }
 
 // The answer as a value; null where the server says that nothing is new.
-export async function call(path, body) {
+export async function call(path, body, signal) {
   const headers = {};
   const token = sessionStorage.getItem(KEY);
   if (token) headers.authorization = `Bearer ${token}`;
   if (body) headers["content-type"] = "application/json";
   const options = body
-    ? { method: "POST", headers, body: JSON.stringify(body) }
-    : { headers };
+    ? { method: "POST", headers, signal, body: JSON.stringify(body) }
+    : { headers, signal };
   let response;
   try {
     response = await fetch(path, options);
@@ -55,9 +55,9 @@ export async function call(path, body) {
   }
   if (response.status === 304) return null;
   if (response.status === 401) askForToken();
-  const value = await response.json();
-  if (!response.ok) {
-    const error = new Error(value.error);
+  const value = await response.json().catch(() => null);
+  if (!response.ok || value === null) {
+    const error = new Error(value?.error ?? `what came back is no answer (status ${response.status})`);
     error.again = Number(response.headers.get("retry-after"));
     throw error;
   }

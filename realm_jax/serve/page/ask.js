@@ -2,11 +2,12 @@
 
 import { explanation, key } from "./answer.js";
 import { insist } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, count, h } from "./dom.js";
 
 const NEWEST = "";
 let runs = [];
-let asked = 0; // only what was asked last is shown
+let fit = "newest"; // what is asked where no run is named
+let waiting = new AbortController(); // of what was asked last; only that is shown
 
 function options(select, pairs, chosen) {
   select.replaceChildren(...pairs.map(([value, text]) => h("option", { value }, text)));
@@ -45,8 +46,13 @@ function fitting(known) {
 
 export function setRuns(known) {
   runs = known.runs.filter((run) => run.kind && run.step !== null);
-  const { run, index, beside } = readAddress();
-  const whole = [["", fitting(known)], ...runs.map((r) => [r.name, r.name])];
+  fit = fitting(known);
+  choose(readAddress());
+}
+
+// What the form's lists say, as the address does.
+function choose({ run, index, beside }) {
+  const whole = [["", fit], ...runs.map((r) => [r.name, r.name])];
   options(byId("run"), whole, run);
   fillIndexes(index);
   options(byId("beside"), besides(), beside);
@@ -93,11 +99,14 @@ function hints() {
 }
 
 async function ask(state) {
-  const number = ++asked;
+  waiting.abort();
+  waiting = new AbortController();
+  const { signal } = waiting;
   const status = byId("status");
   status.className = "status";
   if (!state.q.trim()) {
     byId("answers").replaceChildren(hints());
+    byId("answers").removeAttribute("aria-busy");
     status.textContent = state.q ? "Write some words." : "";
     document.title = "REALM";
     return;
@@ -110,23 +119,22 @@ async function ask(state) {
     bodies.push(body(state.q, state.beside.slice(0, cut), state.beside.slice(cut + 1)));
   }
   const tell = (why) => {
-    if (number === asked) status.textContent = `Please wait: ${why} …`;
+    if (!signal.aborted) status.textContent = `Please wait: ${why} …`;
   };
   byId("answers").setAttribute("aria-busy", "true");
   try {
-    const answers = await Promise.all(bodies.map((b) => insist("/api/ask", b, tell)));
-    if (number !== asked) return;
+    const answers = await Promise.all(bodies.map((b) => insist("/api/ask", b, tell, signal)));
+    if (signal.aborted) return;
     show(answers);
-    const found = answers[0].evidence.length;
-    status.textContent = `${found} pieces of evidence.`;
+    status.textContent = `${count(answers[0].evidence.length, "block")} found as evidence.`;
     status.className = "status unseen";
   } catch (error) {
-    if (number !== asked) return;
+    if (signal.aborted) return;
     byId("answers").replaceChildren();
     status.textContent = `No answer: ${error.message}.`;
     status.className = "status trouble";
   } finally {
-    byId("answers").removeAttribute("aria-busy");
+    if (!signal.aborted) byId("answers").removeAttribute("aria-busy");
   }
 }
 
@@ -149,6 +157,7 @@ function submit() {
 export function open() {
   const address = readAddress();
   byId("question").value = address.q;
+  choose(address);
   ask(address);
 }
 

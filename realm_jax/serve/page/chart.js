@@ -90,7 +90,7 @@ export function chart(title, metric, unit, lines) {
   const lasts = lines.map(({ name, curve }) => `${name} ${figure(curve.values.at(-1))} at step ${curve.steps.at(-1)}`);
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}, ${metric}, ${unit}. Last: ${lasts.join("; ")}` },
     svg("text", { class: "tick", x: 0, y: 10 }, unit), ...grid.flat(), ...steps, ...drawn.flat(), cross);
-  const readout = h("span", { class: "readout" });
+  const readout = h("span", { class: "readout", "aria-live": "polite" });
   const all = curves[0].steps;
   let place = all.length - 1;
 

@@ -35,18 +35,24 @@ async function start() {
   addEventListener("popstate", show);
   addEventListener("keydown", (event) => {
     const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName);
-    if (event.key !== "/" || typing || view() !== "ask") return;
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (typing || view() !== "ask" || byId("door").open) return;
     event.preventDefault();
     byId("question").focus();
   });
+  let trouble = "";
   try {
     const known = await call("/api/runs");
     byId("folder").textContent = known.folder;
     ask.setRuns(known);
   } catch (error) {
-    byId("status").textContent = `The runs can't be read: ${error.message}.`;
+    trouble = `The runs can't be read: ${error.message}.`;
   }
   show();
+  if (trouble && view() === "ask") {
+    byId("status").textContent = trouble;
+    byId("status").className = "status trouble";
+  }
   if (view() === "ask" && !byId("question").value) byId("question").focus();
 }
 

@@ -150,31 +150,61 @@ function differences() {
       h("tbody", {}, rows))))];
 }
 
-// Draws a part anew, unless somebody is in the middle of it.
+const FOCUSABLE = "input, summary, [tabindex]";
+
+// Draws a part anew; what was open stays open, and the keyboard where it was.
 function put(id, parts) {
   const place = byId(id);
+  const at = [...place.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
   const open = [...place.querySelectorAll("details")].map((details) => details.open);
   place.replaceChildren(...parts);
   [...place.querySelectorAll("details")].forEach((details, i) => { details.open ||= open[i] ?? false; });
+  if (at >= 0) place.querySelectorAll(FOCUSABLE)[at]?.focus({ preventScroll: true });
+}
+
+// A status that says the same again is not read out again.
+function say(text) {
+  const place = byId("runs-status");
+  if (place.textContent !== text) place.textContent = text;
+  place.className = text ? "status trouble" : "status";
 }
 
 async function readCurves() {
   const wanted = known.runs.map((run) => run.name).filter((name) => shown.has(name));
-  const read = await Promise.all(wanted.map((run) => {
+  const troubles = [];
+  await Promise.all(wanted.map(async (run) => {
     const mark = curves.get(run)?.mark ?? "";
-    return call(`/api/curves?${new URLSearchParams({ run, mark })}`);
+    try {
+      const value = await call(`/api/curves?${new URLSearchParams({ run, mark })}`);
+      if (value) curves.set(run, value);
+    } catch (error) { // the other runs' curves are drawn
+      troubles.push([run, error.message]);
+    }
   }));
-  read.forEach((value, i) => { if (value) curves.set(wanted[i], value); });
-  return wanted.join() + read.map((value, i) => (value ?? curves.get(wanted[i])).mark).join();
+  return [wanted.join() + wanted.map((run) => curves.get(run)?.mark ?? "").join(), troubles];
 }
 
 let drawn = "";
+let reading = false;
+let again = false;
 
+// One reading at a time: an answer never overtakes a later one.
 async function refresh() {
+  again = true;
+  if (reading) return;
+  reading = true;
+  while (again) {
+    again = false;
+    await read();
+  }
+  reading = false;
+}
+
+async function read() {
   try {
     known = await call("/api/runs");
     shown ??= firstShown();
-    const mark = await readCurves();
+    const [mark, troubles] = await readCurves();
     const inTable = byId("runs-table").contains(document.activeElement);
     if (!inTable || mark !== drawn) redrawTable(inTable);
     if (mark !== drawn) {
@@ -185,12 +215,10 @@ async function refresh() {
     drawn = mark;
     put("workers", workers());
     const damaged = known.runs.filter((run) => run.trouble).map((run) => [run.name, run.trouble]);
-    const why = [...Object.entries(known.troubles), ...damaged].map(([run, text]) => `${run}: ${text}`);
-    byId("runs-status").textContent = why.join("; ");
-    byId("runs-status").className = why.length ? "status trouble" : "status";
+    const why = [...Object.entries(known.troubles), ...damaged, ...troubles].map(([run, text]) => `${run}: ${text}`);
+    say([...new Set(why)].join("; "));
   } catch (error) {
-    byId("runs-status").textContent = `Not up to date: ${error.message}.`;
-    byId("runs-status").className = "status trouble";
+    say(`Not up to date: ${error.message}.`);
   }
 }
 

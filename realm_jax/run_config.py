@@ -1,0 +1,110 @@
+"""A run's config.json, read in one place.
+
+A run of an older version lacks the fields that came later. Those below are
+given what such a run did; one that lacks another field is refused, in a line
+that names it, by whatever needs it.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from realm_jax import files
+from realm_jax.config import InputError
+
+# What came later, with what a run did until then: fields of all runs,
+_OF_ALL = {
+  "compute_dtype": "float32",
+  "contiguous": True,
+  "mesh.fsdp": 1,
+  "mesh.tensor": 1,
+  "refresh.share": 0,
+  "remat": "none",
+}
+# and of some.
+CAME_LATER = _OF_ALL | {
+  "fill.block": 1.0,
+  "fill.joint": 1.0,
+  "fill.masks": 1.0,
+  "fill.query": 1.0,
+  "masking": "salient",
+  "query_params": "current",
+}
+
+
+class MissingField(InputError, KeyError):
+  """A run's config lacks a field."""
+
+  __str__ = InputError.__str__  # KeyError's puts it in quotes
+
+
+class RunConfig(ConfigDict):
+  """The config of a run; a field that it lacks is a MissingField."""
+
+  def __init__(self, values: Mapping[str, Any], file: str, prefix: str = ""):
+    """Takes nested values, without a type to hold them to.
+
+    Args:
+      values: of the fields.
+      file: where they are from, for messages.
+      prefix: of their names there, "train.".
+    """
+    super().__init__(type_safe=False)
+    object.__setattr__(self, "_place", (file, prefix))
+    for key, value in values.items():
+      nested = isinstance(value, Mapping)
+      self[key] = RunConfig(value, file, f"{prefix}{key}.") if nested else value
+
+  def __getitem__(self, key: str) -> Any:
+    """The value of a field.
+
+    Raises:
+      MissingField: there is none.
+    """
+    try:
+      return super().__getitem__(key)
+    except KeyError as e:
+      file, prefix = self._place
+      raise MissingField(
+        f"{file}: this run has no {prefix}{key}: it is of another kind, or of"
+        " an older version of realm-jax: train it again, or add the field"
+      ) from e
+
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith("_"):
+      raise AttributeError(name)
+    return self[name]
+
+
+def read(workdir: str | os.PathLike) -> RunConfig:
+  """Reads the config.json of a run's directory.
+
+  Raises:
+    InputError: there is none, or it holds no object of JSON.
+  """
+  file = pathlib.Path(workdir) / "config.json"
+  values = files.read_json(file)
+  if not isinstance(values, dict):
+    raise InputError(f"{file}: wanted an object of JSON")
+  config = RunConfig(values, str(file))
+  for name, value in _OF_ALL.items():
+    group, _, field = name.rpartition(".")
+    if not group and field not in config:
+      config[field] = value
+    elif group in config and field not in config[group]:
+      config[group][field] = value
+  return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"train": {"batch_size": 8}} as {"train.batch_size": 8}."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat

@@ -1,0 +1,106 @@
+"""Refresh in the steps by the share of a step that it may take.
+
+`config.refresh.share` says what a step may do for the next index version, as a
+share of all else that it does. It becomes slices by counted FLOPs and no clock,
+so it comes to the same on every machine; and it is counted once, when a run
+begins: RUN/config.json keeps `slice_size` and `every_steps`, which a run that
+goes on takes from there, whatever its devices are by then.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from realm_jax import distributed, run_config
+from realm_jax.config import InputError
+from realm_jax.plan import cost, plan
+from realm_jax.plan.plan import Program
+from realm_jax.retrieval import refresh
+from realm_jax.train.metrics import note
+
+_SETTLED = ("slice_size", "every_steps")
+
+
+def settled(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  corpus: Any,
+  make_program: Callable[[ConfigDict], Program],
+) -> ConfigDict:
+  """The config with the refresh.slice_size and every_steps of its share.
+
+  Args:
+    config: of a run; comes back as it is where refresh.share is 0.
+    workdir: of the run, which may be there already.
+    corpus: Corpus or shapes.PlannedCorpus.
+    make_program: what one device runs with a config.
+
+  Raises:
+    InputError: a share that can't be.
+  """
+  section = config.refresh
+  _check(section)
+  held = distributed.by_process_0(lambda: _recorded(workdir))
+  if not section.share and not (held and held["share"]):
+    return config
+  config = config.copy_and_resolve_references()
+  if held:  # what else differs, the run's door tells (checkpoint.open_run)
+    config.refresh.update({name: held[name] for name in _SETTLED})
+    _say(config.refresh, f"as {workdir} began")
+    return config
+  before = config.copy_and_resolve_references()
+  before.refresh.mode = "never"
+  program = make_program(before)
+  if program.embed_all is None:
+    return config
+  step = cost.count(program.step, *program.args).flops
+  block = _flops_of_a_block(program, section.slice_size)
+  devices, num_blocks = program.devices, len(corpus.store)
+  size = round(section.share * step / block)
+  size = min(max(size, 1), -(-num_blocks // devices))
+  rows = refresh.padded_rows(num_blocks, devices, size)
+  config.refresh.slice_size = size
+  config.refresh.every_steps = rows // (devices * size)
+  _say(
+    config.refresh,
+    f"{plan.show(size * block, 'FLOP')} on top of the"
+    f" {plan.show(step, 'FLOP')} of a step, {size * block / step:.1%}",
+  )
+  return config
+
+
+def _check(section: ConfigDict) -> None:
+  if not 0 <= section.share <= 1:
+    raise InputError(
+      f"config refresh.share={section.share:g}: wanted 0 to 1, of a step; 0"
+      " leaves it to refresh.every_steps"
+    )
+  if section.share and section.mode != "interleaved":
+    raise InputError(
+      f"config refresh.share={section.share:g}: with refresh.mode="
+      f"{section.mode} no step embeds: give refresh.mode=interleaved, or"
+      " refresh.share=0"
+    )
+
+
+def _recorded(workdir: str | os.PathLike) -> dict[str, Any] | None:
+  """What a run that is there began with."""
+  if not (pathlib.Path(workdir) / "config.json").exists():
+    return None
+  held = run_config.read(workdir).get("refresh", {})
+  return held or None
+
+
+def _flops_of_a_block(program: Program, slice_size: int) -> float:
+  part = program.embed_all
+  return cost.count(part.function, *part.args).flops / slice_size
+
+
+def _say(section: ConfigDict, more: str) -> None:
+  note(
+    f"refresh.share={section.share:g}: a step embeds {section.slice_size} blocks"
+    f" a device, a new version every {section.every_steps} steps; {more}"
+  )

@@ -1,0 +1,121 @@
+"""Refresh by its share of a step: counted, settled once, kept by the run."""
+
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from benchmarks.plan import planned_corpus
+from configs import finetune, pretrain
+from realm_jax.config import InputError
+from realm_jax.plan import plan
+from realm_jax.plan.plan import Part
+from realm_jax.retrieval import refresh
+from realm_jax.train import checkpoint, share
+from realm_jax.train import finetune as train_finetune
+from realm_jax.train import pretrain as train_pretrain
+
+BLOCKS = 407
+
+
+def of(module=pretrain, **changes):
+  config = module.get_config("smoke")
+  config.encoder.num_hidden_layers = 1
+  config.embedder.num_hidden_layers = 1
+  config.refresh.update({"mode": "interleaved", **changes})
+  return config
+
+
+def made_up(config, corpus):
+  """2 x 30,000 products a step, 2 x 45 a block; five blocks an older slice."""
+  assert config.refresh.mode == "never"
+  one, slice_size = jnp.zeros((1, 3)), config.refresh.slice_size
+
+  def multiply(x, w):
+    return x @ w
+
+  return types.SimpleNamespace(
+    step=multiply,
+    args=(jnp.zeros((100, 3)), jnp.zeros((3, 100))),
+    embed_all=Part(multiply, (jnp.zeros((slice_size * 15, 3)), one.T), 7),
+    devices=corpus.mesh.size,
+  )
+
+
+def settled(config, workdir, devices=1, make=made_up):
+  corpus = planned_corpus(config, devices, BLOCKS)
+  return share.settled(config, workdir, corpus, lambda c: make(c, corpus))
+
+
+@pytest.mark.parametrize(
+  ("wanted", "devices", "size", "every"),
+  [(0.07, 1, 47, 9), (0.03, 2, 20, 11), (0.0007, 2, 1, 204), (1.0, 4, 102, 1)],
+)
+def test_a_step_embeds_its_share(
+  tmp_path, capsys, wanted, devices, size, every
+):
+  """Of 30,000: 2,100 are 46.7 blocks of 45. Never less than one block, never
+  more than there are; and no step is idle."""
+  config = settled(of(share=wanted), tmp_path, devices)
+  assert config.refresh.slice_size == size
+  assert config.refresh.every_steps == every
+  rows = refresh.padded_rows(BLOCKS, devices, size)
+  assert every == rows // (devices * size)
+  said = capsys.readouterr().err
+  assert f"refresh.share={wanted:g}: a step embeds {size} blocks" in said
+  assert f"a new version every {every} steps; " in said
+  assert f" on top of the 60 kFLOP of a step, {size * 45 / 30_000:.1%}" in said
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+  ("module", "make", "devices", "wanted"),
+  [
+    (pretrain, train_pretrain.program, 2, 0.35),
+    (finetune, train_finetune.program, 1, 0.4),
+  ],
+)
+def test_the_plan_agrees(tmp_path, module, make, devices, wanted):
+  """By the parts of the plan, not by the step that settling looked at."""
+  config = settled(of(module, share=wanted), tmp_path, devices, make)
+  assert config.refresh.slice_size != of(module).refresh.slice_size
+  program = make(config, planned_corpus(config, devices, BLOCKS))
+  flops = {name: cost.flops for name, cost in plan.parts(program).items()}
+  took = flops.pop("refresh slice") / sum(flops.values())
+  assert took == pytest.approx(wanted, rel=0.06)
+
+
+def test_a_run_that_goes_on_has_what_it_began_with(tmp_path, capsys):
+  began = of(share=0.3, slice_size=9, every_steps=46)
+  checkpoint.open_run(tmp_path, began.to_dict())
+
+  def recount(config):
+    raise AssertionError(config)
+
+  again = of(share=0.3)
+  corpus = planned_corpus(again, 8, BLOCKS)
+  assert share.settled(again, tmp_path, corpus, recount) == began
+  checkpoint.open_run(tmp_path, began.to_dict())
+  assert f"as {tmp_path} began" in capsys.readouterr().err
+  for other in (0.0, 0.2):
+    config = share.settled(of(share=other), tmp_path, corpus, recount)
+    with pytest.raises(InputError, match=f"refresh.share=0.3, not {other}:"):
+      checkpoint.open_run(tmp_path, config.to_dict())
+
+
+def test_without_a_share_all_is_as_given(tmp_path):
+  given = of()
+  assert settled(given, tmp_path, make=None) is given
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"share": 1.5}, r"refresh.share=1.5: wanted 0 to 1"),
+    ({"share": -0.1}, r"refresh.share=-0.1: wanted 0 to 1"),
+    ({"share": 0.1, "mode": "worker"}, r"with refresh.mode=worker no step"),
+  ],
+)
+def test_a_share_that_cannot_be_is_refused(tmp_path, changes, message):
+  with pytest.raises(InputError, match=message):
+    settled(of(**changes), tmp_path, make=None)
