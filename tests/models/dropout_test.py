@@ -43,6 +43,10 @@ def test_as_of_flax(rate):
   np.testing.assert_allclose(same, np.sin(_X), rtol=1e-6)
 
 
+@pytest.mark.skipif(
+  jax.__version_info__ < (0, 11),
+  reason="XLA for CPU of older versions takes the barrier away",
+)
 def test_keeps_a_byte_an_element():
   rate, layers, size = 0.1, 6, 512
 
@@ -59,5 +63,4 @@ def test_keeps_a_byte_an_element():
     return compiled.memory_analysis().temp_size_in_bytes / size**2
 
   ours, flax = kept(Dropout), kept(nn.Dropout)
-  print(ours, flax)
   assert flax - ours > 0.7 * 7 * layers

@@ -197,7 +197,7 @@ def test_two_share_the_chunks_of_one_build(run):
         thread.join(0.2)
         assert thread.is_alive() and 2 not in stage.finished()
         build_index.embed_chunk(
-          source, source.store, stage, source.params, 2, lambda n: None
+          source, source.store, stage, source.params, 2, lambda *_: None
         )
       assert not lock.alone()  # the other is there: it will publish
     thread.join(20)
