@@ -124,6 +124,7 @@ def test_runs_can_start_from_a_plain_bert(kind, model, start, tmp_path):
     params(intermediate_size=29)
 
 
+@pytest.mark.nightly  # compiles three predictors; the parts are held above
 def test_a_run_answers_as_before(start, demo, plain_run, tmp_path):
   to = tmp_path / "model"
   outcome = start("convert", f"--from={plain_run}", f"--to={to}")

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from realm_jax.train import metrics
 
 
@@ -25,6 +27,7 @@ def test_two_steps_then_a_question(own, start, tmp_path):
   assert "p(z|x) 0." in outcome.out
 
 
+@pytest.mark.nightly  # another compilation of fine-tuning
 def test_without_held_out_questions(own, start, tmp_path):
   """Nothing is evaluated, and the swaps are judged by training questions."""
   (tmp_path / "some.jsonl").write_text(
