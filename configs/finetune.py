@@ -4,7 +4,7 @@
     --workdir=DIR --config.init.embedder=PRETRAIN_DIR \\
     --config.init.encoder=PRETRAIN_DIR
 
-smoke: seconds. demo: about three minutes on two cores; exact match about .15 on
+smoke: seconds. demo: about three minutes on two cores; exact match about .14 on
 the leads' held-out questions (docs/measurements.md). base: lr 1e-5, 5000 blocks for the retriever, 5 for
 the reader, frozen blocks; NQ 40.4, WQ 40.7, CT 42.9 exact match (X = CC-News).
 

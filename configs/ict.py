@@ -3,7 +3,7 @@
   python -m experiments.train_ict --config=configs/ict.py:demo --workdir=DIR
 
 smoke: seconds. demo: two to three minutes on two cores; recall@5 of the leads'
-held-out questions about .42 (docs/measurements.md). base: batch 4096, 100k steps, lr 1e-4 as the original;
+held-out questions about .41 (docs/measurements.md). base: batch 4096, 100k steps, lr 1e-4 as the original;
 13.35 M blocks; zero-shot recall@5 on NQ dev 13.9 (paper, table 2).
 """
 

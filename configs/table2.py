@@ -31,7 +31,7 @@ def get_config(size: str = "demo"):
   config.finetune = finetune.get_config(size)
   if size == "demo":
     # 15 pre-trainings and 24 fine-tunings in 90 minutes: 300 steps of the
-    # demo's 380, and 100 of its 190
+    # demo's 340, and 100 of its 180
     config.pretrain.train.num_steps = 300
     config.finetune.train.num_steps = 100
   config.pretrain.train.eval_every = config.pretrain.train.num_steps
