@@ -3,7 +3,7 @@
   launch/demo.sh [DIR]    or
   python -m experiments.demo --config=configs/demo.py:demo --workdir=DIR
 
-demo: 10 to 16 minutes on two cores; what it reaches is in docs/measurements.md.
+demo: 10 to 13 minutes on two cores; what it reaches is in docs/measurements.md.
 smoke: the same on 400 leads with toy sizes, about a minute; shows that
 everything runs, learns nothing.
 """
