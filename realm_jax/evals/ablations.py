@@ -53,15 +53,7 @@ def measure(
     run.tokenizer,
     query_len=run.config["query_len"],
   )
-  found = qa.find_blocks(
-    retriever.retrieval,
-    retriever.params,
-    retriever.block_emb,
-    [q.question for q in questions],
-    retriever.tokenizer,
-    query_len=retriever.config["query_len"],
-  )
-  zero_shot = qa.score_found(found, questions, retriever.store)
+  zero_shot = qa.recall_of_run(retriever, questions)
   mean, error = mean_and_se(scores.columns["exact_match"])
   figures = {
     "exact_match": mean,

@@ -40,7 +40,10 @@ def measure_pretraining(
     "ict": runs["ict"],
     "pretrain": runs["pretrain"],
   }
-  found = {name: _recall(run, questions) for name, run in searched.items()}
+  found = {
+    name: qa_eval.recall_of_run(run, questions)
+    for name, run in searched.items()
+  }
   measured = {
     "recall": {name: _at_cutoffs(columns) for name, columns in found.items()},
     "index_versions": len(journal.read_swaps(workdir / "pretrain")) + 1,
@@ -112,18 +115,6 @@ def _untrained(run, seed):
   return dataclasses.replace(
     run, params={"embedder": params}, block_emb=block_emb
   )
-
-
-def _recall(run, questions) -> dict:
-  found = qa_eval.find_blocks(
-    run.retrieval,
-    run.params,
-    run.block_emb,
-    [q.question for q in questions],
-    run.tokenizer,
-    query_len=run.config["query_len"],
-  )
-  return qa_eval.score_found(found.ids, questions, run.store)
 
 
 def _at_cutoffs(columns) -> dict:

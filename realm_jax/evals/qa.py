@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -201,6 +202,27 @@ def find_blocks(
     )
     found.append((best[rows >= 0], scores[rows >= 0]))
   return Found(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def recall_of_run(
+  run: Any,
+  questions: Sequence[qa.Question],
+  cutoffs: Sequence[int] = retrieval.CUTOFFS,
+) -> dict[str, np.ndarray]:
+  """What a run's retriever finds in its own index, as `score_found` tells it.
+
+  Args:
+    run: serve.run.Run.
+  """
+  found = find_blocks(
+    run.retrieval,
+    run.params,
+    run.block_emb,
+    [q.question for q in questions],
+    run.tokenizer,
+    query_len=run.config["query_len"],
+  )
+  return score_found(found.ids, questions, run.store, cutoffs)
 
 
 @functools.partial(jax.jit, static_argnames=("retriever", "num_found"))

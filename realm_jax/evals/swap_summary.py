@@ -93,7 +93,6 @@ def table(summary: Mapping) -> str:
 
 
 def _ask(run, questions) -> qa_eval.QaScores:
-  query_len = run.config["query_len"]
   scores = qa_eval.evaluate_reader(
     run.open_qa,
     run.params,
@@ -102,21 +101,11 @@ def _ask(run, questions) -> qa_eval.QaScores:
     questions,
     run.store,
     run.tokenizer,
-    query_len=query_len,
+    query_len=run.config["query_len"],
     max_answers=run.config["max_answers"],
     max_answer_len=run.config["max_answer_len"],
   )
-  found = qa_eval.find_blocks(
-    run.retrieval,
-    run.params,
-    run.block_emb,
-    [q.question for q in questions],
-    run.tokenizer,
-    query_len=query_len,
-  )
-  scores.columns.update(
-    qa_eval.score_found(found.ids, questions, run.store, _CUTOFFS)
-  )
+  scores.columns.update(qa_eval.recall_of_run(run, questions, _CUTOFFS))
   return scores
 
 
