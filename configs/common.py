@@ -127,6 +127,9 @@ def data(size: str) -> ConfigDict:
   # salient spans: "rules"; "spacy" or "spacy:MODEL" (extra ner); a function of
   # yours, "package.module:function", see salient_spans.make_annotator
   config.annotator = "rules"
+  # sentences, by which blocks are packed: "rules" (English), or Wikimedia's
+  # "sentencex", "sentencex:de" (extra sentences)
+  config.sentence_splitter = "rules"
   config.block_len = 288  # a block: 3 + title + body wordpieces at the most
   # so many pages are read, redirects and the like not counted; 0: all
   config.max_articles = pick(size, smoke=400, demo=0, base=0)

@@ -19,6 +19,7 @@ from realm_jax.config import InputError
 _OF_ALL = {
   "compute_dtype": "float32",
   "contiguous": True,
+  "data.sentence_splitter": "rules",
   "mesh.fsdp": 1,
   "mesh.tensor": 1,
   "refresh.share": 0,

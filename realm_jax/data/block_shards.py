@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from realm_jax import files
-from realm_jax.data import article_shards, block_writer, tokenizer
+from realm_jax.data import (
+  article_shards,
+  block_writer,
+  sentences,
+  tokenizer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +22,12 @@ class MakeBlocks:
   Attributes:
     tokenizer: its directory.
     block_len: wordpieces of a block at the most, title and specials too.
+    splitter: its name, see sentences.make_splitter.
   """
 
   tokenizer: pathlib.Path
   block_len: int
+  splitter: str = sentences.RULES
   name: str = "blocks"
 
   def split(self, shards: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
@@ -31,7 +38,7 @@ class MakeBlocks:
     meta = files.read_json(shard / "counts.json")
     with files.atomic_publish(path) as tmp:
       tmp.mkdir()
-      writer = block_writer.StoreWriter(tmp, tok)
+      writer = block_writer.StoreWriter(tmp, tok, self.splitter)
       articles = article_shards.read_shards([shard])
       writer.pack(articles, self.block_len, whole=meta["whole"])
       writer.finish(self.block_len, meta, may_be_empty=True)

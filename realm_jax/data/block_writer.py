@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realm_jax.config import InputError
-from realm_jax.data import packing
+from realm_jax.data import packing, sentences
 from realm_jax.data.articles import Article
 from realm_jax.data.ragged import FlatWriter, RaggedWriter
 from realm_jax.data.tokenizer import Tokenizer
@@ -38,11 +38,18 @@ class StoreWriter:
   Args:
     directory: is there, and empty.
     tokenizer: of the blocks.
+    splitter: of their sentences, see sentences.make_splitter.
   """
 
-  def __init__(self, directory: pathlib.Path, tokenizer: Tokenizer):
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    tokenizer: Tokenizer,
+    splitter: str = sentences.RULES,
+  ):
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
     self._tokenizer, self._directory = tokenizer, directory
+    self._splitter = splitter
     self._flat = {
       "title_lens": FlatWriter(directory / "title_lens.npy", np.int32),
       "articles": FlatWriter(directory / "articles.npy", np.int32),
@@ -67,9 +74,10 @@ class StoreWriter:
       whole: whether an article is one block, cut where it is too long.
     """
     pack = packing.pack_whole if whole else packing.pack_articles
+    split = sentences.make_splitter(self._splitter)
     articles = iter(articles)
     while chunk := list(itertools.islice(articles, CHUNK)):
-      packed = pack(chunk, self._tokenizer, block_len)
+      packed = pack(chunk, self._tokenizer, block_len, split)
       for article, blocks in zip(chunk, packed, strict=True):
         self.add(article, blocks)
 
@@ -153,6 +161,7 @@ class StoreWriter:
       "tokenizer_hash": self._tokenizer.hash,
       "corpus_hash": self._hash.hexdigest(),
       "pad_id": self._tokenizer.pad_id,
+      "sentence_splitter": self._splitter,
       **self._counts,
     }
 

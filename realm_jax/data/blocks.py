@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realm_jax import files
-from realm_jax.data import packing, pages
+from realm_jax.data import packing, pages, sentences
 from realm_jax.data.articles import Article
 from realm_jax.data.block_writer import RAGGED, StoreWriter, runs
 from realm_jax.data.ragged import Ragged, open_array, take_rows
@@ -49,6 +49,7 @@ def merge_block_stores(
   shards: Sequence[pathlib.Path],
   tokenizer: Tokenizer,
   block_len: int,
+  splitter: str = sentences.RULES,
   source: str = "",
 ) -> None:
   """Publishes the store of MakeBlocks' shards, one after the other.
@@ -62,7 +63,7 @@ def merge_block_stores(
   sources: dict[str, collections.Counter[str]] = {}
   with files.atomic_publish(directory) as tmp:
     tmp.mkdir()
-    writer = StoreWriter(tmp, tokenizer)
+    writer = StoreWriter(tmp, tokenizer, splitter)
     for shard, kept in zip(shards, _first_of_each_id(shards), strict=True):
       store = BlockStore(shard)
       for first, last in runs(kept):
@@ -100,6 +101,7 @@ class BlockStore:
     ragged: all that has rows of different lengths, by name.
     meta: tokenizer_hash, corpus_hash, num_blocks, num_articles,
       num_sentences, num_tokens, block_len.
+    sentence_splitter: what found their sentences, see sentences.make_splitter.
     tokens: title and body wordpieces of each block in one row.
     title_lens: [N] wordpieces of each title.
     articles: [N] the article of each block, a row of article_ids.
@@ -109,6 +111,8 @@ class BlockStore:
   def __init__(self, directory: str | os.PathLike):
     directory = pathlib.Path(directory)
     self.meta = files.read_json(directory / "meta.json")
+    # Stores of before it was a choice don't say.
+    self.sentence_splitter = self.meta.get("sentence_splitter", sentences.RULES)
     self.ragged = {name: Ragged(directory, name) for name in RAGGED}
     self.tokens = self.ragged["tokens"]
     self.title_lens = open_array(directory / "title_lens.npy")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from realm_jax.data.articles import Article
-from realm_jax.data.sentences import split_sentences
+from realm_jax.data.sentences import Splitter, split_sentences
 from realm_jax.data.tokenizer import Tokenizer
 from realm_jax.data.wordpieces import char_to_byte
 
@@ -49,12 +49,14 @@ def pack_blocks(
 
 
 def pack_articles(
-  articles: list[Article], tokenizer: Tokenizer, block_len: int
+  articles: list[Article],
+  tokenizer: Tokenizer,
+  block_len: int,
+  split: Splitter = split_sentences,
 ) -> Iterator[list[Block]]:
   """pack_blocks of many articles, tokenised together."""
   texts = [
-    [a.text[start:end] for start, end in split_sentences(a.text)]
-    for a in articles
+    [a.text[start:end] for start, end in split(a.text)] for a in articles
   ]
   titles = tokenizer.encode_batch([a.title for a in articles])
   ids = iter(tokenizer.encode_batch([s for text in texts for s in text]))
@@ -70,13 +72,16 @@ def pack_articles(
 
 
 def pack_whole(
-  articles: list[Article], tokenizer: Tokenizer, block_len: int
+  articles: list[Article],
+  tokenizer: Tokenizer,
+  block_len: int,
+  split: Splitter = split_sentences,
 ) -> Iterator[list[Block]]:
   """Makes one block of each article: its text whole, its wordpieces cut."""
   for article in articles:
     text = article.text
     # A store leaves out the byte before a sentence: it must be a blank.
-    starts = [a for a, _ in split_sentences(text)[1:] if text[a - 1].isascii()]
+    starts = [a for a, _ in split(text)[1:] if text[a - 1].isascii()]
     bounds = [0, *starts, len(text)]
     sentences = [text[a:b] for a, b in itertools.pairwise(bounds)]
     ids = tokenizer.encode_batch(sentences)

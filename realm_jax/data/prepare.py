@@ -158,12 +158,13 @@ class _Preparation:
     return train(words, options.vocab_size, options.lower_case)
 
   def _make_blocks(self) -> blocks.BlockStore:
-    path, block_len = self._dir / "blocks", self._config.block_len
+    path, form = self._dir / "blocks", self._config
+    how = form.block_len, form.sentence_splitter
     if not path.exists():
-      step = block_shards.MakeBlocks(self._dir / "tokenizer", block_len)
+      step = block_shards.MakeBlocks(self._dir / "tokenizer", *how)
       shards = self._runner.run(step, [self._articles], self._shards / "blocks")
       blocks.merge_block_stores(
-        path, shards, self._tokenizer, block_len, source=self._config.corpus
+        path, shards, self._tokenizer, *how, source=self._config.corpus
       )
       shutil.rmtree(self._shards)
     return blocks.BlockStore(path)
@@ -211,7 +212,8 @@ class _Preparation:
     own = self._shards / "own_blocks"
     if not own.exists():
       texts.write_own_blocks(own, self._store)
-    step = text_shards.MaskTexts(own, *made_with)
+    splitter = self._config.sentence_splitter
+    step = text_shards.MaskTexts(own, *made_with, splitter)
     return self._runner.run(step, [name], directory)
 
 
@@ -233,7 +235,7 @@ def _check_same(
       prepare_config.flat(inputs[part]),
     )
     for key in sorted(old.keys() | new.keys()):
-      if old.get(key) != new.get(key):
+      if old.get(key, prepare_config.CAME_LATER.get(key)) != new.get(key):
         name = f"data.{key}" if part == "config" else f"the file {key}"
         raise InputError(
           f"{directory} was prepared with {name} = {old.get(key)!r}, now it is"

@@ -5,9 +5,17 @@ from typing import Any
 import ml_collections
 
 from realm_jax.config import InputError
-from realm_jax.data import corpora, prepare_qa, runners, salient_spans
+from realm_jax.data import (
+  corpora,
+  prepare_qa,
+  runners,
+  salient_spans,
+  sentences,
+)
 
 _MIN_BLOCK_LEN = 16
+# What came later, with what was done until then.
+CAME_LATER = {"sentence_splitter": sentences.RULES}
 _TOKENIZERS = ("wordpiece", "sentencepiece", "vocab")
 # Fields that do not change the data: where it lies, and who makes it.
 _ELSEWHERE = ("dir", "source_cache", "runner", "workers", "beam_args")
@@ -40,6 +48,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if not config.max_articles:  # else its end may not be needed
     corpora.check_ends(config.corpus)
   salient_spans.make_annotator(config.annotator)
+  sentences.make_splitter(config.sentence_splitter)
   make_runner(config)
 
 

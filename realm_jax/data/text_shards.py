@@ -16,6 +16,7 @@ import numpy as np
 from realm_jax.data import (
   corpora,
   salient_spans,
+  sentences,
   text_writer,
   texts,
   tokenizer,
@@ -71,12 +72,14 @@ class MaskTexts:
     own: directory of OwnBlocks.
     tokenizer: its directory.
     annotator: its name, see salient_spans.make_annotator.
+    splitter: its name, see sentences.make_splitter.
     shard_chars: a shard ends with the text that reaches so many.
   """
 
   own: pathlib.Path
   tokenizer: pathlib.Path
   annotator: str
+  splitter: str
   shard_chars: int = _SHARD_CHARS
   name: str = "texts"
 
@@ -98,6 +101,7 @@ class MaskTexts:
     own = open_once(texts.OwnBlocks, self.own, "keys.npy")
     annotate = _annotator(self.annotator)
     dropped: collections.Counter[str] = collections.Counter()
-    made = texts.read_texts(records, own, annotate, dropped)
+    split = sentences.make_splitter(self.splitter)
+    made = texts.read_texts(records, own, annotate, dropped, split)
     tok = open_once(tokenizer.load_tokenizer, self.tokenizer)
     text_writer.write_text_shard(path, made, tok, dropped)

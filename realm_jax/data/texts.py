@@ -20,7 +20,7 @@ from realm_jax.data.articles import text_field
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.ragged import open_array
 from realm_jax.data.salient_spans import Annotator, Span
-from realm_jax.data.sentences import split_sentences
+from realm_jax.data.sentences import Splitter, split_sentences
 from realm_jax.data.sources import LeadQuestion, words
 from realm_jax.data.text_writer import Record
 from realm_jax.data.wordpieces import char_to_byte
@@ -74,6 +74,7 @@ def read_texts(
   own: "OwnBlocks",
   annotate: Annotator,
   dropped: Dropped,
+  split: Splitter = split_sentences,
 ) -> Iterator[Record]:
   """The sentences of {"title", "text"} records, annotated or not.
 
@@ -87,6 +88,7 @@ def read_texts(
     own: the blocks.
     annotate: finds the spans where there are none, of all records at once.
     dropped: counts spans and sentences that cut a character.
+    split: finds the sentences of a text without spans and sentences.
 
   Raises:
     InputError: a record that is not of this form.
@@ -112,7 +114,7 @@ def read_texts(
       sentences = [(0, len(raw))]
     else:
       at = char_to_byte(text)
-      sentences = [(at[a], at[b]) for a, b in split_sentences(text)]
+      sentences = [(at[a], at[b]) for a, b in split(text)]
     for start, end in sentences:
       sentence = raw[start:end].decode()
       block = own.find(title, sentence)

@@ -15,7 +15,7 @@ import numpy as np
 
 from realm_jax import files
 from realm_jax.config import InputError
-from realm_jax.data import block_writer, blocks, packing
+from realm_jax.data import block_writer, blocks, packing, sentences
 from realm_jax.data.articles import Article
 from realm_jax.data.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ def update_block_store(
   counts["kept"] = int(stays.sum()) - counts["unchanged"]
   with files.atomic_publish(directory) as tmp:
     tmp.mkdir()
-    writer = block_writer.StoreWriter(tmp, tokenizer)
+    writer = block_writer.StoreWriter(tmp, tokenizer, old.sentence_splitter)
     for first, last in block_writer.runs(stays):
       writer.copy(old, first, last)
     for article, packed in news.articles:
@@ -106,8 +106,11 @@ class _News:
   ):
     self.articles: list[tuple[Article, list[packing.Block]]] = []
     self.seen, self.updated = set(), set()
+    split = sentences.make_splitter(old.sentence_splitter)
     for chunk in _chunks(articles):
-      packed = packing.pack_articles(chunk, tokenizer, old.meta["block_len"])
+      packed = packing.pack_articles(
+        chunk, tokenizer, old.meta["block_len"], split
+      )
       for article, of_article in zip(chunk, packed, strict=True):
         self.seen.add(article.id)
         if old.has_article(article.id):

@@ -19,7 +19,9 @@ from realm_jax.data import (
   qa,
   text_writer,
   tokenizer,
+  update_blocks,
 )
+from realm_jax.data.articles import Article
 from tests.data.dumps import dump, page
 
 LINES = [
@@ -50,6 +52,7 @@ def config(corpus, **changes):
       "regex_blocks": 0,
     },
     "annotator": "rules",
+    "sentence_splitter": "rules",
     "block_len": 50,
     "max_articles": 0,
     "source_cache": "",
@@ -216,6 +219,45 @@ def test_data_of_another_config_is_refused(corpus, tmp_path):
     prepare.prepare(config(corpus), tmp_path / "data")
 
 
+def test_data_from_before_splitters_could_be_chosen_is_used(corpus, tmp_path):
+  prepare.prepare(config(corpus), tmp_path / "data")
+  path = tmp_path / "data" / "manifest.json"
+  manifest = files.read_json(path)
+  del manifest["config"]["sentence_splitter"]
+  files.write_json(path, manifest)
+  assert prepare.prepare(config(corpus), tmp_path / "data") == manifest
+  other = config(corpus, sentence_splitter="sentencex")
+  with pytest.raises(InputError, match="sentence_splitter = 'rules', now it"):
+    prepare.prepare(other, tmp_path / "data")
+
+
+def test_another_splitter(tmp_path):
+  line = {"id": "b", "title": "Bonn", "text": "Z. B. am 3. Mai. Es regnete."}
+  (tmp_path / "de.jsonl").write_text(json.dumps(line) + "\n")
+  (tmp_path / "texts.jsonl").write_text(json.dumps(line) + "\n")
+  german = config(
+    tmp_path / "de.jsonl",
+    sentence_splitter="sentencex:de",
+    text=str(tmp_path / "texts.jsonl"),
+    tokenizer={"vocab_size": 60},
+  )
+  manifest = prepare.prepare(german, tmp_path / "data")
+  store = blocks.BlockStore(tmp_path / "data" / "blocks")
+  whole = [["Z. B. am 3. Mai.", "Es regnete."]]
+  assert [store.sentences(i) for i in range(len(store))] == whole
+  assert manifest["counts"]["text"][0]["num_records"] == 2
+  new = update_blocks.update_block_store(
+    tmp_path / "new",
+    store,
+    tokenizer.load_tokenizer(tmp_path / "data" / "tokenizer"),
+    [Article("k", "Bonn", "Der 4. Juni. Es schneite.")],
+  )
+  assert new.counts["added"] == 1
+  new = blocks.BlockStore(tmp_path / "new")
+  assert new.sentence_splitter == "sentencex:de"
+  assert new.sentences(1) == ["Der 4. Juni.", "Es schneite."]
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "sentencepiece", "vocab"])
 def test_every_kind_of_tokenizer(corpus, tmp_path, kind):
   vocab = tmp_path / "vocab.txt"
@@ -244,6 +286,7 @@ def test_every_kind_of_tokenizer(corpus, tmp_path, kind):
     ({"qa": "questions.tsv"}, 'data.qa="questions.tsv": wanted'),
     ({"qa": "files", "qa_dev": "no.tsv"}, "no.tsv: no such file"),
     ({"annotator": "bert"}, 'data.annotator="bert"'),
+    ({"sentence_splitter": "nltk"}, 'data.sentence_splitter="nltk"'),
     ({"tokenizer": {"kind": "bpe"}}, 'data.tokenizer.kind="bpe"'),
     (
       {"tokenizer": {"kind": "vocab"}},

@@ -1,6 +1,9 @@
+import sys
+
 import pytest
 
-from realm_jax.data.sentences import split_sentences
+from realm_jax.config import InputError
+from realm_jax.data.sentences import make_splitter, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,38 @@ def test_split(text, sentences):
     assert " ".join(found) == text
   else:
     assert found == sentences
+
+
+@pytest.mark.parametrize(
+  "name, text, sentences",
+  [
+    (
+      "sentencex",
+      " Éa 😀 met Dr. Smith. He left the U.S. Navy.\n\n A line\nmore. ",
+      ["Éa 😀 met Dr. Smith.", "He left the U.S. Navy.", "A line", "more."],
+    ),
+    (
+      "sentencex:de",
+      "Am 3. Mai kam er. Sie ging z. B. nach Bonn.",
+      ["Am 3. Mai kam er.", "Sie ging z. B. nach Bonn."],
+    ),
+    ("sentencex", " \n ", []),
+    ("sentencex", "", []),
+    ("rules", "One here. Two there.", ["One here.", "Two there."]),
+  ],
+)
+def test_named_splitters(name, text, sentences):
+  split = make_splitter(name)
+  assert [text[a:b] for a, b in split(text)] == sentences
+
+
+@pytest.mark.parametrize("name", ["sentencex:", "punkt", "", "rules:de"])
+def test_unknown_splitters(name):
+  with pytest.raises(InputError, match=f'data.sentence_splitter="{name}"'):
+    make_splitter(name)
+
+
+def test_sentencex_is_not_there(monkeypatch):
+  monkeypatch.setitem(sys.modules, "sentencex", None)
+  with pytest.raises(InputError, match=r"pip install.*realm-jax\[sentences\]"):
+    make_splitter("sentencex:fr")

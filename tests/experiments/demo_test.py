@@ -50,6 +50,8 @@ def test_every_phase_once(own, start, tmp_path):
   assert set(summary["exact_match"]) >= {"realm", "no_retrieval", "bm25_title"}
   assert set(summary["retrieval_utility"]) >= {"start", "end"}
   assert (demo / "report.html").exists()
+  for log in demo.glob("*.log"):  # of the phases beside
+    assert "Traceback" not in log.read_text(), log
 
   before = (demo / "pretrain" / "metrics.jsonl").read_bytes()
   again = start(*arguments)
