@@ -32,11 +32,11 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=4, demo=16, base=16),
-    num_steps=common.pick(size, smoke=6, demo=180, base=20_000),
+    num_steps=common.pick(size, smoke=6, demo=170, base=20_000),
     learning_rate=common.pick(size, smoke=1e-3, demo=3e-4, base=1e-5),
     warmup_steps=common.pick(size, smoke=2, demo=20, base=2_000),
     retriever_lr_scale=common.pick(size, smoke=0.7, demo=0.7, base=1.0),
-    checkpoint_every=common.pick(size, smoke=3, demo=90, base=1_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=85, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # parts of a batch that are computed one after the other: a step takes a

@@ -16,13 +16,13 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=4, demo=16, base=512),
-    num_steps=common.pick(size, smoke=6, demo=340, base=200_000),
+    num_steps=common.pick(size, smoke=6, demo=300, base=200_000),
     learning_rate=common.pick(size, smoke=1e-3, demo=4e-4, base=3e-5),
     warmup_steps=common.pick(size, smoke=2, demo=100, base=10_000),
     # a retriever as fast as the encoder collapses before the encoder can read
     retriever_lr_scale=common.pick(size, smoke=0.25, demo=0.12, base=1.0),
-    eval_every=common.pick(size, smoke=6, demo=170, base=5_000),
-    checkpoint_every=common.pick(size, smoke=3, demo=170, base=1_000),
+    eval_every=common.pick(size, smoke=6, demo=300, base=5_000),
+    checkpoint_every=common.pick(size, smoke=3, demo=150, base=1_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # parts of a batch that are computed one after the other: a step takes a
@@ -60,7 +60,7 @@ def get_config(size: str = "demo"):
     mode=common.pick(
       size, smoke="interleaved", demo="interleaved", base="interleaved"
     ),
-    every_steps=common.pick(size, smoke=2, demo=68, base=500),
+    every_steps=common.pick(size, smoke=2, demo=80, base=500),
     size=size,
   )
   config.eval_batch_size = 16  # held-out queries scored at a time

@@ -51,9 +51,7 @@ def main(config, workdir):
     phases.run(phase("ict", ict.train_ict, config.ict), index("ict"))
     phases.wait()
     if config.frozen_retriever:
-      phases.beside(
-        phase("frozen", pretrain.pretrain, frozen, **warm), index("frozen")
-      )
+      phases.beside(phase("frozen", pretrain.pretrain, frozen, **warm))
     phases.run(
       phase(
         "pretrain", pretrain.pretrain, config.pretrain, of_pretraining, **warm

@@ -65,7 +65,9 @@ def of_finetuning(opened):
 
 def measure_pretraining(workdir, seed):
   """What can be measured of a demo before its fine-tuning is over."""
-  runs = _open_runs(workdir, "ict", "encoder", "pretrain", "frozen")
+  runs = _open_runs(workdir, "ict", "encoder", "pretrain")
+  if (workdir / "frozen").exists():  # its retriever is ICT's, and its index
+    runs["frozen"] = open_run(workdir / "frozen", str(workdir / "ict"))
   demo_summary.measure_pretraining(runs, workdir, seed)
 
 

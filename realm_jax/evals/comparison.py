@@ -43,6 +43,7 @@ def compare(
   questions: Sequence[qa_files.Question],
   cutoffs: Sequence[int] = retrieval.CUTOFFS,
   run_file: Found | None = None,
+  shuffled: bool = True,
 ) -> dict[str, QaScores]:
   """Answers the questions in every way that is possible.
 
@@ -53,8 +54,12 @@ def compare(
     cutoffs: the k of recall at k.
     run_file: another system's ranking of run's blocks, or None; of the
       questions and more after them.
+    shuffled: whether the reader is given other blocks' text, too.
   """
   scores = _own_scores(run, questions, cutoffs)
+  if shuffled and run.open_qa is not None:
+    open_qa, tokens, text_of = baselines.shuffle_blocks(run.open_qa, run.tokens)
+    scores["shuffled_blocks"] = _read(run, open_qa, tokens, questions, text_of)
   if encoder_run is not None:
     scores["no_retrieval"] = _fill_in(encoder_run, None, questions)
   bm25 = baselines.make_bm25(run.store)
@@ -91,19 +96,15 @@ def _own_scores(run, questions, cutoffs) -> dict[str, QaScores]:
     query_len=run.config["query_len"],
     num_found=max(cutoffs),
   )
-  own, rows = score_ranking(found, questions, run.store, cutoffs), {}
+  own = score_ranking(found, questions, run.store, cutoffs)
   if run.open_qa is not None:
     answered = _read(run, run.open_qa, run.tokens, questions)
-    shuffled, tokens, text_of = baselines.shuffle_blocks(
-      run.open_qa, run.tokens
-    )
-    rows["shuffled_blocks"] = _read(run, shuffled, tokens, questions, text_of)
   elif run.realm is not None:
     answered = _fill_in(run, run.block_emb, questions)
   else:
     return {"realm": own}
   columns = answered.columns | own.columns
-  return {"realm": QaScores(answered.predictions, columns, found), **rows}
+  return {"realm": QaScores(answered.predictions, columns, found)}
 
 
 def _read(run, open_qa, tokens, questions, text_of=None) -> QaScores:

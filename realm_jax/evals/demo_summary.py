@@ -60,7 +60,9 @@ def measure_finetuning(runs: Mapping, workdir: pathlib.Path) -> None:
     workdir: of the demo.
   """
   questions = _questions(workdir)
-  scores = comparison.compare(runs["finetune"], runs["pretrain"], questions)
+  scores = comparison.compare(
+    runs["finetune"], runs["pretrain"], questions, shuffled=False
+  )
   comparison.write(workdir, "dev_test", questions, scores)
   print(comparison.table(scores))
   exact = {name: s.columns["exact_match"] for name, s in scores.items()}
