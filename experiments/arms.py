@@ -59,7 +59,7 @@ class Seed:
   def _phase(self, name, work, *args) -> Phase:
     return Phase(f"seed{self.seed}.{name}", work, args)
 
-  def _train(self, name, train, section, *more, changes=None, **init):
+  def _train(self, name, train, section, changes=None, **init):
     """A run and its index."""
     section = section.copy_and_resolve_references()
     section.data, section.seed = self.config.data, self.seed
@@ -67,7 +67,7 @@ class Seed:
     section.init.update({k: str(self._path(run)) for k, run in init.items()})
     section.update(changes or {})
     path = self._path(name)
-    yield self._phase(name, train, section, path, *more)
+    yield self._phase(name, train, section, path)
     if name != _ENCODER:
       yield self._phase(f"{name}_index", build_index, path)
 
@@ -82,7 +82,7 @@ class Seed:
     return [
       *self._train(
         f"pretrain_{name}", pretrain.pretrain, self.config.pretrain,
-        evaluators.of_pretraining, changes=self.config.pretrainings[name],
+        changes=self.config.pretrainings[name],
         embedder=_ICT, encoder=_ENCODER,
       )
     ]  # fmt: skip
@@ -102,7 +102,7 @@ class Seed:
       ),
       self._phase(
         f"evaluate_{name}", evaluators.measure_arm,
-        self._path(run), self._path(starts[0]), self.measured(name),
+        self._path(run), *map(self._path, starts), self.measured(name),
       ),
     ]  # fmt: skip
 

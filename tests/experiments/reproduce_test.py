@@ -109,6 +109,33 @@ def test_an_arm_differs_in_what_it_is_named_for():
   assert changed("no_ict") == {"init.embedder": ""}
 
 
+def test_an_arm_starts_from_and_is_measured_by_what_it_is_named_for():
+  config = table2.get_config("smoke")
+  seed = arms.Seed(config, pathlib.Path("w"), 7)
+  phases = {
+    phase.name.removeprefix("seed7."): phase.args
+    for _, then in seed.work(arms.names(config))
+    for arm in then
+    for phase in arm
+  }
+  for name, from_runs in {
+    "realm": ("pretrain_realm", "pretrain_realm"),
+    "realm_retriever": ("pretrain_realm", "encoder"),
+    "realm_encoder": ("ict", "pretrain_realm"),
+    "baseline": ("ict", "encoder"),
+    "no_ict": ("pretrain_no_ict", "pretrain_no_ict"),
+  }.items():
+    starts = tuple(pathlib.Path("w/seed7") / start for start in from_runs)
+    run, *measured_from, path = phases[f"evaluate_{name}"]
+    assert run == pathlib.Path(f"w/seed7/finetune_{name}")
+    assert tuple(measured_from) == starts
+    assert path == seed.measured(name)
+    section, workdir = phases[f"finetune_{name}"]
+    assert workdir == run
+    init = section.init
+    assert (init.embedder, init.encoder) == tuple(map(str, starts))
+
+
 @pytest.mark.parametrize(
   ("changes", "said"),
   [
