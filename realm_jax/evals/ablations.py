@@ -45,16 +45,7 @@ def measure(
     questions: held out.
     path: FILE.json; the predictions go to FILE.jsonl.
   """
-  scores = qa.evaluate_reader(
-    run.open_qa,
-    run.params,
-    run.block_emb,
-    run.tokens,
-    questions,
-    run.store,
-    run.tokenizer,
-    query_len=run.config["query_len"],
-  )
+  scores = qa.score_run(run, questions)
   zero_shot = qa.recall_of_run(retriever, questions)
   start = dataclasses.replace(
     encoder,

@@ -93,31 +93,16 @@ def _own_scores(run, questions, cutoffs) -> dict[str, QaScores]:
   )
   own, rows = score_ranking(found, questions, run.store, cutoffs), {}
   if run.open_qa is not None:
-    answered = _read(run, run.open_qa, run.tokens, questions)
-    shuffled, tokens, text_of = baselines.shuffle_blocks(
-      run.open_qa, run.tokens
-    )
-    rows["shuffled_blocks"] = _read(run, shuffled, tokens, questions, text_of)
+    answered = qa.score_run(run, questions)
+    open_qa, tokens, text_of = baselines.shuffle_blocks(run.open_qa, run.tokens)
+    shuffled = dataclasses.replace(run, open_qa=open_qa, tokens=tokens)
+    rows["shuffled_blocks"] = qa.score_run(shuffled, questions, text_of)
   elif run.realm is not None:
     answered = _fill_in(run, run.block_emb, questions)
   else:
     return {"realm": own}
   columns = answered.columns | own.columns
   return {"realm": QaScores(answered.predictions, columns, found), **rows}
-
-
-def _read(run, open_qa, tokens, questions, text_of=None) -> QaScores:
-  return qa.evaluate_reader(
-    open_qa,
-    run.params,
-    run.block_emb,
-    tokens,
-    questions,
-    run.store,
-    run.tokenizer,
-    query_len=run.config["query_len"],
-    text_of=text_of,
-  )
 
 
 def _fill_in(run, block_emb, questions) -> QaScores:
