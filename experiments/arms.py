@@ -111,7 +111,7 @@ def names(config: ConfigDict) -> list[str]:
   """The arms that are asked for.
 
   Raises:
-    InputError: there is no such arm, or no seed.
+    InputError: there is no such arm, no seed, or one twice.
   """
   chosen = [name for name in config.arms.split(",") if name]
   for name in chosen or [""]:
@@ -120,8 +120,9 @@ def names(config: ConfigDict) -> list[str]:
         f"--arms={config.arms}: there is no {name or 'arm'}: wanted some of"
         f" {','.join(config.sources)}"
       )
-  if not config.seeds:
-    raise InputError("--seeds is empty: wanted some, such as 0,1,2")
+  if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+    seeds = ",".join(map(str, config.seeds))
+    raise InputError(f"--seeds={seeds}: wanted some, each once, such as 0,1,2")
   return chosen
 
 

@@ -52,7 +52,8 @@ def measure(
     params={**encoder.params, "embedder": retriever.params["embedder"]},
     block_emb=retriever.block_emb,
   )
-  utility = pretrain.score_run(start).retrieval_utility
+  queries = encoder.config["eval_queries"]
+  utility = pretrain.score_run(start, queries).retrieval_utility
   mean, error = mean_and_se(scores.columns["exact_match"])
   figures = {
     "exact_match": mean,

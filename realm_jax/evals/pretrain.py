@@ -9,6 +9,7 @@ model can be compared in pairs.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -137,11 +138,14 @@ def score_queries(
   return jax.tree.map(lambda x: x[whole.example_ids >= 0], whole)
 
 
-def score_run(run: Any, batch_size: int = 16) -> QueryScores:
-  """Scores a run on all held-out queries, by its own index.
+def score_run(
+  run: Any, num_queries: int | None = None, batch_size: int = 16
+) -> QueryScores:
+  """Scores a run on held-out queries, by its own index.
 
   Args:
     run: serve.run.Run with an encoder.
+    num_queries: the first so many, up to a whole batch; None: all.
     batch_size: queries at a time.
   """
   batches = (
@@ -155,6 +159,8 @@ def score_run(run: Any, batch_size: int = 16) -> QueryScores:
       max_masks=run.config["max_masks"],
     )
   )
+  if num_queries is not None:
+    batches = itertools.islice(batches, -(-num_queries // batch_size))
   return score_queries(
     run.realm, run.params, run.block_emb, run.tokens, batches
   )

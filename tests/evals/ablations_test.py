@@ -71,6 +71,7 @@ class Opened:
 
   params: dict
   block_emb: str
+  config: dict = dataclasses.field(default_factory=lambda: {"eval_queries": 9})
 
 
 def test_utility_is_of_what_both_parts_of_an_arm_started_from(
@@ -78,7 +79,8 @@ def test_utility_is_of_what_both_parts_of_an_arm_started_from(
 ):
   scored = []
 
-  def score_run(run):
+  def score_run(run, num_queries):
+    assert num_queries == 9
     scored.append(run)
     return types.SimpleNamespace(retrieval_utility=np.array([0.5, 1.0, 3.0]))
 
