@@ -160,7 +160,11 @@ def measures(toy: bool) -> dict[str, tuple[Callable, dict]]:
 def hardware(flops: str, bandwidth: str) -> Hardware | None:
   """What the maker of this device states, or the flags do; None: unknown."""
   kind = jax.devices()[0].device_kind
-  known = [h for h in _MAKERS if h.name.split()[0] in kind]
+  known = [
+    h
+    for h in _MAKERS
+    if h.name.split()[0] in kind and h.flops == device.peak_flops(kind)
+  ]
   if flops and bandwidth:
     rates = device.parse("flops", flops), device.parse("bandwidth", bandwidth)
     return Hardware(kind, "gpu", None, *rates)

@@ -188,8 +188,8 @@ def embed(workdir: str, core: int) -> None:
   source = build_index.open_source(workdir)
   params = sharding.replicate(source.params, source.mesh)
   while True:
-    for first in range(0, len(source.store) - _CHUNK, _CHUNK):
-      ids = np.arange(first, first + _CHUNK)
+    for first in range(0, len(source.store), _CHUNK):
+      ids = np.arange(first, first + _CHUNK) % len(source.store)
       tokens = source.store.take(ids, source.buckets.block_len)
       source.buckets.embed(params, tokens)
       os.write(1, b".")

@@ -15,16 +15,15 @@ import json
 import pathlib
 import random
 import shutil
-import sys
 import tempfile
 import threading
 import time
 from urllib import parse
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import command
+from benchmarks import start
 from realm_jax.config import InputError
 from realm_jax.retrieval import index
 from realm_jax.serve import server
@@ -47,12 +46,12 @@ _WORDS = (
 ).split()
 
 
-def main(argv):
-  del argv
-  command.use_compilation_cache()
-  with command.clean_exit(), tempfile.TemporaryDirectory() as folder:
+def main(f):
+  if not f.workdir:
+    raise InputError("--workdir is missing: give a demo's folder")
+  with tempfile.TemporaryDirectory() as folder:
     copy = pathlib.Path(folder) / "demo"
-    shutil.copytree(flags.FLAGS.workdir, copy, ignore=_unused)
+    shutil.copytree(f.workdir, copy, ignore=_unused)
     print(json.dumps(_measure(copy), indent=2))
 
 
@@ -121,9 +120,10 @@ async def _load(port: int, run: pathlib.Path) -> dict:
     for _ in range(flags.FLAGS.questions):
       began = time.perf_counter()
       status, body = await _request(port, _question(rng.choice(texts)))
-      seconds.append(time.perf_counter() - began)
       statuses[status] += 1
-      answers.extend([json.loads(body)] * (status == 200))
+      if status == 200:  # one that is turned away hasn't waited
+        seconds.append(time.perf_counter() - began)
+        answers.append(json.loads(body))
 
   async def swap(pause):
     for _ in range(flags.FLAGS.swaps):
@@ -264,7 +264,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("fuzzed", 10_000, "requests of random bytes")
   flags.DEFINE_integer("waiting", 64, "questions that may wait")
   flags.DEFINE_integer("seed", 0, "of questions and bytes")
-  if not any(a.startswith("--workdir") for a in sys.argv):
-    sys.exit("error: --workdir is missing: give a demo's folder")
-  command.use_huge_pages(even_with_jax=True)  # as experiments.serve does
-  app.run(main)
+  start.run(main)

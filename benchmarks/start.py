@@ -12,16 +12,11 @@ from absl import app, flags
 from experiments import command
 from realm_jax.config import InputError
 
-_VARIABLE = "GLIBC_TUNABLES"
-
 
 def run(main: Callable[[flags.FlagValues], Any]) -> None:
   """Runs main(flags) as a command: its allocator, its cache, its clean end."""
+  command.use_huge_pages(even_with_jax=True)
   with command.clean_exit():
-    if sys.platform == "linux" and _VARIABLE not in os.environ:
-      # as command.use_huge_pages; JAX is loaded here, but has started nothing
-      os.environ[_VARIABLE] = ":".join(command.MALLOC)
-      os.execv(sys.executable, sys.orig_argv)
     command.use_compilation_cache()
     app.define_help_flags()
     try:

@@ -34,7 +34,6 @@ def get_config(size: str = "demo"):
     # demo's 340, and 100 of its 180
     config.pretrain.train.num_steps = 300
     config.finetune.train.num_steps = 100
-  config.pretrain.train.eval_every = config.pretrain.train.num_steps
 
   # pre-training -> what it has otherwise than `pretrain`
   changes = config.pretrainings = ConfigDict()

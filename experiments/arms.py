@@ -59,7 +59,7 @@ class Seed:
   def _phase(self, name, work, *args) -> Phase:
     return Phase(f"seed{self.seed}.{name}", work, args)
 
-  def _train(self, name, train, section, *more, changes=None, **init):
+  def _train(self, name, train, section, changes=None, **init):
     """A run and its index."""
     section = section.copy_and_resolve_references()
     section.data, section.seed = self.config.data, self.seed
@@ -67,7 +67,7 @@ class Seed:
     section.init.update({k: str(self._path(run)) for k, run in init.items()})
     section.update(changes or {})
     path = self._path(name)
-    yield self._phase(name, train, section, path, *more)
+    yield self._phase(name, train, section, path)
     if name != _ENCODER:
       yield self._phase(f"{name}_index", build_index, path)
 
@@ -82,7 +82,7 @@ class Seed:
     return [
       *self._train(
         f"pretrain_{name}", pretrain.pretrain, self.config.pretrain,
-        evaluators.of_pretraining, changes=self.config.pretrainings[name],
+        changes=self.config.pretrainings[name],
         embedder=_ICT, encoder=_ENCODER,
       )
     ]  # fmt: skip
@@ -102,7 +102,7 @@ class Seed:
       ),
       self._phase(
         f"evaluate_{name}", evaluators.measure_arm,
-        self._path(run), self._path(starts[0]), self.measured(name),
+        self._path(run), *map(self._path, starts), self.measured(name),
       ),
     ]  # fmt: skip
 
@@ -111,7 +111,7 @@ def names(config: ConfigDict) -> list[str]:
   """The arms that are asked for.
 
   Raises:
-    InputError: there is no such arm, or no seed.
+    InputError: there is no such arm, no seed, or one twice.
   """
   chosen = [name for name in config.arms.split(",") if name]
   for name in chosen or [""]:
@@ -120,8 +120,9 @@ def names(config: ConfigDict) -> list[str]:
         f"--arms={config.arms}: there is no {name or 'arm'}: wanted some of"
         f" {','.join(config.sources)}"
       )
-  if not config.seeds:
-    raise InputError("--seeds is empty: wanted some, such as 0,1,2")
+  if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+    seeds = ",".join(map(str, config.seeds))
+    raise InputError(f"--seeds={seeds}: wanted some, each once, such as 0,1,2")
   return chosen
 
 

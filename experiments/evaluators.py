@@ -9,7 +9,6 @@ from realm_jax.evals import pretrain as pretrain_eval
 from realm_jax.evals import qa as qa_eval
 from realm_jax.retrieval import index, manifest
 from realm_jax.serve.run import open_run
-from realm_jax.train import metrics
 
 _HELD_OUT = ("dev", "test")
 
@@ -77,18 +76,19 @@ def measure_finetuning(workdir):
   demo_summary.measure_finetuning(runs, workdir)
 
 
-def measure_arm(workdir, retriever_workdir, path):
-  """What an arm of an ablation has learnt, on all held-out questions."""
-  run, retriever = open_run(workdir), open_run(retriever_workdir)
+def measure_arm(workdir, retriever, encoder, path):
+  """What an arm of an ablation has learnt, on all held-out data.
+
+  Args:
+    workdir: of its fine-tuning.
+    retriever, encoder: of what its retriever and its reader started from.
+    path: see ablations.measure.
+  """
+  runs = {name: open_run(name) for name in {workdir, retriever, encoder}}
+  run = runs[workdir]
   splits = [run.data_dir / "qa" / f"{split}.jsonl" for split in _HELD_OUT]
   questions = [q for file in splits for q in qa.read_qa(file)]
-  *_, last = metrics.read_metrics(retriever_workdir)
-  utility = {
-    name.removeprefix("dev/"): value
-    for name, value in last.items()
-    if name == "dev/retrieval_utility"
-  }
-  ablations.measure(run, retriever, questions, path, utility)
+  ablations.measure(run, runs[retriever], runs[encoder], questions, path)
 
 
 def measure_swap(workdir):

@@ -4,20 +4,24 @@ Starting up and compiling leave a core idle, and so do small steps: there a
 process beside costs little. Two runs in their loops share the cores.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
 import resource
+import signal
+import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from experiments import command
 from realm_jax import files
 from realm_jax.config import InputError
 
-_PATIENCE = 60  # seconds for a phase beside to save and end, when all ends
+_PATIENCE = 30  # seconds for a phase beside to save and end, when all ends
 
 
 class Phase(NamedTuple):
@@ -32,26 +36,41 @@ class Phases:
   """What WORKDIR/phases/NAME.json says is done isn't done again.
 
   A context manager: what still runs beside when an error leaves it is told to
-  save and end.
+  save and end, and is killed if it takes too long. SIGTERM reaches the phase
+  here and those beside at once, and exits with 0.
   """
 
   def __init__(self, workdir: pathlib.Path):
     self._workdir = workdir
     self._folder = workdir / "phases"
     self._beside: list[tuple[multiprocessing.Process, list[Phase]]] = []
+    self._told: dict[multiprocessing.Process, float] = {}  # to end, and when
+    self._telling = threading.Lock()
     self._worked = False
 
   def __enter__(self) -> "Phases":
     self._began = time.monotonic()
+    self._listening = contextlib.ExitStack()
+    self._listening.enter_context(_hear_sigterm(self._tell_beside))
     return self
 
   def __exit__(self, error, *_) -> None:
     if error is not None:
-      for process, _ in self._beside:
-        process.terminate()
-        process.join(_PATIENCE)
+      self._tell_beside()
+      for process, told in self._told.items():
+        process.join(max(told + _PATIENCE - time.monotonic(), 0))
         process.kill()
+        process.join()
+    self._listening.close()
     self.total()
+
+  def _tell_beside(self) -> None:
+    """Has all beside save and end; none twice, which would end it at once."""
+    with self._telling:
+      for process, _ in list(self._beside):
+        if process not in self._told:
+          self._told[process] = time.monotonic()
+          process.terminate()
 
   def run(self, *phases: Phase) -> None:
     """Does those here that aren't done."""
@@ -130,9 +149,40 @@ class Phases:
     files.write_json(path, {"seconds": round(seconds, 1)})
 
 
+@contextlib.contextmanager
+def _hear_sigterm(tell: Callable[[], None]) -> Iterator[None]:
+  """Calls `tell` in a thread when SIGTERM comes, and exits with 0.
+
+  Python calls a handler between two of its instructions, so not before a
+  program is compiled; to its wakeup socket it writes at once. A training loop
+  has a handler of its own meanwhile, which saves first.
+  """
+  ours, pythons = socket.socketpair()
+  pythons.setblocking(False)
+
+  def listen():
+    while numbers := ours.recv(64):
+      if signal.SIGTERM in numbers:
+        tell()
+
+  listener = threading.Thread(target=listen, daemon=True)
+  listener.start()
+  handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  wakeup = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGTERM, handler)
+    pythons.close()
+    listener.join()
+    ours.close()
+
+
 def _peak_memory_gb():
   who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-  return sum(resource.getrusage(w).ru_maxrss for w in who) / 2**20
+  kib = sum(resource.getrusage(w).ru_maxrss for w in who)
+  return kib * 1024 / 1e9
 
 
 def _work_beside(workdir, phases, log):

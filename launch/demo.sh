@@ -5,18 +5,6 @@
 # --smoke: a tiny run that only shows that everything works.
 set -euo pipefail
 
-workdir="" arg=demo
-for word in "$@"; do
-  case "$word" in
-    --smoke) arg=smoke ;;
-    -* | "") echo "usage: launch/demo.sh [WORKDIR] [--smoke]" >&2; exit 2 ;;
-    /*) workdir="$word" ;;
-    *) workdir="$PWD/$word" ;;
-  esac
-done
-
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/venv.sh
-use_venv ""
-exec .venv/bin/python -m experiments.demo \
-  --config="configs/demo.py:$arg" --workdir="${workdir:-runs/demo}"
+source launch/experiment.sh
+run_experiment demo demo runs/demo "$@"

@@ -6,18 +6,6 @@
 # --smoke: a tiny run that only shows that everything works.
 set -euo pipefail
 
-workdir="" arg=demo
-for word in "$@"; do
-  case "$word" in
-    --smoke) arg=smoke ;;
-    -* | "") echo "usage: launch/swap_demo.sh [WORKDIR] [--smoke]" >&2; exit 2 ;;
-    /*) workdir="$word" ;;
-    *) workdir="$PWD/$word" ;;
-  esac
-done
-
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/venv.sh
-use_venv ""
-exec .venv/bin/python -m experiments.swap_demo \
-  --config="configs/swap.py:$arg" --workdir="${workdir:-runs/swap}"
+source launch/experiment.sh
+run_experiment swap_demo swap runs/swap "$@"

@@ -22,15 +22,17 @@ def main(folder: pathlib.Path, threads: int) -> None:
   def model(kind):
     return getattr(transformers, kind).from_pretrained(folder / kind)
 
-  @functools.cache
-  def batch(name):
-    with np.load(folder / f"{name}.npz") as arrays:
+  def load(path):
+    with np.load(path) as arrays:
       return {k: torch.from_numpy(v).long() for k, v in arrays.items()}
+
+  # all of them now: a round that reads a file would be the slower for it
+  batches = {path.stem: load(path) for path in folder.glob("*.npz")}
 
   def step(i):
     """Loss and all gradients."""
     scorer, encoder = model("RealmScorer"), model("RealmKnowledgeAugEncoder")
-    given = batch(f"step_{i}")
+    given = batches[f"step_{i}"]
     query, block, joint = (
       {k.split("/")[1]: v for k, v in given.items() if k.startswith(part)}
       for part in ("query/", "block/", "joint/")
@@ -53,7 +55,7 @@ def main(folder: pathlib.Path, threads: int) -> None:
   @torch.no_grad()
   def embed(name, i):
     """All blocks of a batch's parts, one after the other."""
-    embedder, given = model("RealmEmbedder").eval(), batch(f"{name}_{i}")
+    embedder, given = model("RealmEmbedder").eval(), batches[f"{name}_{i}"]
     parts = [
       embedder(
         **{k: given[f"{part}/{k}"] for k in ("input_ids", "attention_mask", "token_type_ids")}

@@ -47,8 +47,11 @@ def compare(
     seed: of both.
 
   Raises:
-    InputError: as per_question.read_together, or too few or many of them.
+    InputError: as per_question.read_together, too few or many of them, or no
+      resample.
   """
+  if resamples < 1:
+    raise InputError(f"config resamples={resamples}: wanted 1 or more")
   if not 2 <= len(paths) <= len(LETTERS):
     raise InputError(
       f"{len(paths)} runs given: wanted two or more, RUN_A RUN_B, and no more"

@@ -56,10 +56,11 @@ def compare(
       questions and more after them.
     shuffled: whether the reader is given other blocks' text, too.
   """
-  scores = _own_scores(run, questions, cutoffs)
+  scores = {"realm": _own_scores(run, questions, cutoffs)}
   if shuffled and run.open_qa is not None:
     open_qa, tokens, text_of = baselines.shuffle_blocks(run.open_qa, run.tokens)
-    scores["shuffled_blocks"] = _read(run, open_qa, tokens, questions, text_of)
+    other = dataclasses.replace(run, open_qa=open_qa, tokens=tokens)
+    scores["shuffled_blocks"] = qa.score_run(other, questions, text_of)
   if encoder_run is not None:
     scores["no_retrieval"] = _fill_in(encoder_run, None, questions)
   bm25 = baselines.make_bm25(run.store)
@@ -85,8 +86,8 @@ def score_ranking(
   return QaScores([], recall, found)
 
 
-def _own_scores(run, questions, cutoffs) -> dict[str, QaScores]:
-  """The run's own rows: by its reader, else its encoder, else the search."""
+def _own_scores(run, questions, cutoffs) -> QaScores:
+  """The run's own row: by its reader, else its encoder, else the search."""
   found = qa.find_blocks(
     run.retrieval,
     run.params,
@@ -98,27 +99,13 @@ def _own_scores(run, questions, cutoffs) -> dict[str, QaScores]:
   )
   own = score_ranking(found, questions, run.store, cutoffs)
   if run.open_qa is not None:
-    answered = _read(run, run.open_qa, run.tokens, questions)
+    answered = qa.score_run(run, questions)
   elif run.realm is not None:
     answered = _fill_in(run, run.block_emb, questions)
   else:
-    return {"realm": own}
+    return own
   columns = answered.columns | own.columns
-  return {"realm": QaScores(answered.predictions, columns, found)}
-
-
-def _read(run, open_qa, tokens, questions, text_of=None) -> QaScores:
-  return qa.evaluate_reader(
-    open_qa,
-    run.params,
-    run.block_emb,
-    tokens,
-    questions,
-    run.store,
-    run.tokenizer,
-    query_len=run.config["query_len"],
-    text_of=text_of,
-  )
+  return QaScores(answered.predictions, columns, found)
 
 
 def _fill_in(run, block_emb, questions) -> QaScores:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from realm_jax import files
-from realm_jax.data import input_pipeline, qa
+from realm_jax.data import qa
 from realm_jax.evals import comparison, pretrain
 from realm_jax.evals import qa as qa_eval
 from realm_jax.evals.exact_match import mean_and_se, paired_difference
@@ -138,7 +138,7 @@ def _pretraining(runs) -> dict:
   states = {"start": before, "end": pretrained}
   if "frozen" in runs:
     states["frozen_retriever"] = runs["frozen"]
-  scores = {name: _score(run) for name, run in states.items()}
+  scores = {name: pretrain.score_run(run) for name, run in states.items()}
   recall = {name: s.recall() for name, s in scores.items()}
   return {
     "retrieval_utility": _means(scores, "retrieval_utility"),
@@ -157,24 +157,6 @@ def _pretraining(runs) -> dict:
       )
     ),
   }
-
-
-def _score(run):
-  data, config = run.data_dir, run.config
-  batches = (
-    batch
-    for split in _SPLITS
-    for batch in input_pipeline.pretrain_eval_batches(
-      data,
-      split,
-      batch_size=16,
-      query_len=config["query_len"],
-      max_masks=config["max_masks"],
-    )
-  )
-  return pretrain.score_queries(
-    run.realm, run.params, run.block_emb, run.tokens, batches
-  )
 
 
 def _means(scores, column) -> dict:

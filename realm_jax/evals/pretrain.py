@@ -9,7 +9,9 @@ model can be compared in pairs.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import numpy as np
 from flax import struct
 
 from realm_jax import progress, sharding
+from realm_jax.data import input_pipeline
 from realm_jax.evals import retrieval
 from realm_jax.evals.exact_match import mean_and_se
 from realm_jax.models import objective
@@ -25,6 +28,7 @@ from realm_jax.retrieval.realm import Realm
 from realm_jax.types import Array, BlockTokens, PretrainBatch
 
 _SEARCHED = max(retrieval.CUTOFFS)
+_HELD_OUT = ("dev", "test")
 
 
 @struct.dataclass
@@ -132,6 +136,34 @@ def score_queries(
     raise ValueError("no batch of queries to score")
   whole = jax.tree.map(lambda *parts: np.concatenate(parts), *scored)
   return jax.tree.map(lambda x: x[whole.example_ids >= 0], whole)
+
+
+def score_run(
+  run: Any, num_queries: int | None = None, batch_size: int = 16
+) -> QueryScores:
+  """Scores a run on held-out queries, by its own index.
+
+  Args:
+    run: serve.run.Run with an encoder.
+    num_queries: the first so many, up to a whole batch; None: all.
+    batch_size: queries at a time.
+  """
+  batches = (
+    batch
+    for split in _HELD_OUT
+    for batch in input_pipeline.pretrain_eval_batches(
+      run.data_dir,
+      split,
+      batch_size=batch_size,
+      query_len=run.config["query_len"],
+      max_masks=run.config["max_masks"],
+    )
+  )
+  if num_queries is not None:
+    batches = itertools.islice(batches, -(-num_queries // batch_size))
+  return score_queries(
+    run.realm, run.params, run.block_emb, run.tokens, batches
+  )
 
 
 def summarize(scores: QueryScores) -> Iterator[tuple[str, float]]:

@@ -116,6 +116,29 @@ def evaluate_reader(
   return scores
 
 
+def score_run(
+  run: Any,
+  questions: Sequence[qa.Question],
+  text_of: Sequence[int] | None = None,
+) -> QaScores:
+  """As evaluate_reader, of what a run reads by its own index.
+
+  Args:
+    run: serve.run.Run with a reader.
+  """
+  return evaluate_reader(
+    run.open_qa,
+    run.params,
+    run.block_emb,
+    run.tokens,
+    questions,
+    run.store,
+    run.tokenizer,
+    query_len=run.config["query_len"],
+    text_of=text_of,
+  )
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _score_batch(open_qa, params, block_emb, tokens, batch: QaBatch):
   """Reading of a batch; whether a span read, the best span is gold [B], [B]."""

@@ -31,6 +31,7 @@ _UNITS = {
   "retrieval_utility": _NATS,
   "gold_utility": _NATS,
   "null_mass": "p(null block | query), mean ± standard error",
+  "groups": "shares of questions, mean ± standard error",
   "exact_match": "share of questions",
   "exact_match_se": "standard error of that",
   "masked_recall_5_gain": "share of masked queries, mean ± standard error",
@@ -88,6 +89,7 @@ def render(
     workdir=workdir.resolve().name,
     command=f"python -m experiments.report --workdir={workdir}",
     tables=_tables(workdir / "summary.json"),
+    summary_command=_summary_command(workdir),
     runs=[
       _section(name, path) | {"changes": changes.get(path)}
       for name, path in runs
@@ -182,22 +184,41 @@ def _command(run: pathlib.Path) -> str:
   return f"python -m experiments.{name} --workdir={run}" if name else ""
 
 
+def _summary_command(workdir: pathlib.Path) -> str:
+  """The command whose summary.json this is."""
+  path = workdir / "config.json"
+  is_swap = path.is_file() and "cloze" in run_config.read(workdir)
+  name = "swap_demo" if is_swap else "demo"
+  return f"python -m experiments.{name} --workdir={workdir}"
+
+
 def _tables(path: pathlib.Path) -> list[dict]:
-  """The summary as tables: one for each group, one for the single values."""
+  """The summary as tables: those of each group, one for the single values."""
   if not path.is_file():
     return []
-  summary = files.read_json(path)
-  single = {
-    f"{k} ({_UNITS[k]})" if k in _UNITS else k: v
-    for k, v in summary.items()
-    if not isinstance(v, dict)
-  }
-  tables = [
-    _table(name, group)
-    for name, group in summary.items()
-    if isinstance(group, dict)
-  ]
+  tables, single = [], {}
+  for name, value in files.read_json(path).items():
+    if isinstance(value, dict):
+      tables += _of_group(name, value)
+    elif name == "examples":
+      rows = {cells.pop("question"): cells for cells in value}
+      tables.append(_table(name, rows))
+    else:
+      single[f"{name} ({_UNITS[name]})" if name in _UNITS else name] = value
   return tables + ([_table("the whole", single)] if single else [])
+
+
+def _of_group(name: str, group: Mapping) -> list[dict]:
+  """One table, or one for each row where the rows have rows of their own."""
+  parts = [
+    part
+    for row in group.values()
+    for part in (row.values() if isinstance(row, dict) else [row])
+  ]
+  if not parts or not all(isinstance(part, dict) for part in parts):
+    return [_table(name, group)]
+  unit = _UNITS.get(name, "")
+  return [_table(row, of) | {"unit": unit} for row, of in group.items()]
 
 
 def _table(name: str, group: Mapping) -> dict:
@@ -235,10 +256,10 @@ def _find_predictions(workdir: pathlib.Path) -> list[pathlib.Path]:
 def _samples(workdir: pathlib.Path, path: pathlib.Path) -> dict:
   """Questions evenly spaced over a predictions file, with their evidence."""
   rows = exact_match.read_predictions(path)
-  stride = max(1, len(rows) // _SAMPLES)
+  count = min(len(rows), _SAMPLES)
   return {
     "source": str(path.relative_to(workdir)),
     "count": len(rows),
     "right": sum(row.exact_match for row in rows),
-    "rows": rows[::stride][:_SAMPLES],
+    "rows": [rows[i * len(rows) // count] for i in range(count)],
   }

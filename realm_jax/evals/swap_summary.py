@@ -93,18 +93,7 @@ def table(summary: Mapping) -> str:
 
 
 def _ask(run, questions) -> qa_eval.QaScores:
-  scores = qa_eval.evaluate_reader(
-    run.open_qa,
-    run.params,
-    run.block_emb,
-    run.tokens,
-    questions,
-    run.store,
-    run.tokenizer,
-    query_len=run.config["query_len"],
-    max_answers=run.config["max_answers"],
-    max_answer_len=run.config["max_answer_len"],
-  )
+  scores = qa_eval.score_run(run, questions)
   scores.columns.update(qa_eval.recall_of_run(run, questions, _CUTOFFS))
   return scores
 

@@ -32,7 +32,7 @@ def write_run(
   """Publishes a run file.
 
   Readers of such files sort by score; of equal scores the later is written as
-  the next smaller number, so that they keep the order.
+  the next smaller float32, which trec_eval reads, so that they keep the order.
 
   Args:
     path: of the file.
@@ -46,14 +46,15 @@ def write_run(
     tmp.open("w", encoding="utf-8") as out,
   ):
     for question, ids, scores in zip(questions, *found, strict=True):
-      name, last = _name(question.id), math.inf
+      name, last = _name(question.id), np.float32(np.inf)
+      narrow = scores[:depth].astype(np.float32)
       for rank, (block, score) in enumerate(
-        zip(ids[:depth].tolist(), scores[:depth].tolist(), strict=True), 1
+        zip(ids[:depth].tolist(), narrow, strict=True), 1
       ):
         if block < 0:
           break
-        last = min(score, math.nextafter(last, -math.inf))
-        out.write(f"{name} Q0 {block} {rank} {last!r} {tag}\n")
+        last = min(score, np.nextafter(last, np.float32(-np.inf)))
+        out.write(f"{name} Q0 {block} {rank} {last!s} {tag}\n")
 
 
 def read_run(

@@ -125,6 +125,8 @@ def p_value(
       return 1.0, "McNemar"
     test = stats.binomtest(only_a, only_a + only_b)
     return float(test.pvalue), "McNemar"
+  if len(a) == 1:  # which SciPy doesn't take: either way it's as far from 0
+    return 1.0, "randomisation"
   result = stats.permutation_test(
     (b - a,),
     lambda x, axis: x.mean(axis=axis),

@@ -107,7 +107,7 @@ def find_changes(
   dev, what = a.data_dir / "qa" / "dev.jsonl", "dev questions"
   if dev.is_file():
     asked = [question.question for question in qa.read_qa(dev)]
-    asked = asked[:: max(1, len(asked) // num_queries)][:num_queries]
+    asked = [asked[i] for i in _spread(len(asked), num_queries)]
   else:
     asked, what = _sample(a.store, num_queries), "first sentences of blocks"
   found = examples(a, b, asked, k)
@@ -138,15 +138,15 @@ def examples(a: Run, b: Run, queries: Sequence[str], k: int) -> list[Example]:
     new = frozenset(ids_b[row][~np.isin(in_a, list(both))].tolist())
     if gone:
       shown = (
-        evidence.make_evidence(ids[row], _log_probs(scores[row], a), run.store)
+        evidence.make_evidence(ids[row], _log_probs(scores[row]), run.store)
         for ids, scores, run in ((ids_a, scores_a, a), (ids_b, scores_b, b))
       )
       found.append(Example(query, *shown, len(both), gone, new))
   return sorted(found, key=lambda example: example.kept)
 
 
-def _log_probs(scores: np.ndarray, run: Run) -> np.ndarray:
-  return np.asarray(jax.nn.log_softmax(scores * run.retrieval.score_scale))
+def _log_probs(scores: np.ndarray) -> np.ndarray:
+  return np.asarray(jax.nn.log_softmax(scores))
 
 
 def measure(a: Run, b: Run, k: int, num_queries: int) -> Churn:
@@ -198,15 +198,20 @@ def in_words(churn: Churn) -> str:
 
 
 def _sample(store: BlockStore, num_queries: int) -> list[str]:
-  count = min(num_queries, len(store))
-  blocks = np.linspace(0, len(store) - 1, count).astype(int)
-  return [store.sentences(block)[0] for block in blocks.tolist()]
+  blocks = _spread(len(store), num_queries)
+  return [store.sentences(block)[0] for block in blocks]
+
+
+def _spread(there: int, wanted: int) -> list[int]:
+  """So many of 0 .. there - 1, evenly spread, the first and the last too."""
+  return np.linspace(0, there - 1, min(wanted, there)).astype(int).tolist()
 
 
 def _find(
   asked: Run, searched: Run, texts: Sequence[str], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Scores and ids [queries, k] in one version, embedded by the run asked."""
+  """Scaled scores and ids [queries, k] in one version, embedded by the run
+  asked."""
   find = jax.jit(
     lambda params, block_emb, query: searched.retrieval.search(
       block_emb, asked.retrieval.embed_query(params, query), k

@@ -19,6 +19,7 @@ from realm_jax.config import InputError
 from realm_jax.serve.explanation import Explanation
 
 _POLL_SECONDS = 0.5  # between two looks for newer index versions
+_GONE = object()  # what is newest of a run that can't be looked at
 
 
 class Answering(Protocol):
@@ -187,10 +188,11 @@ class Desk:
 
   def _renew(self, where: Where) -> None:
     """Opens what isn't open, or is of an older index version."""
-    seen, began = self._newest(where.run), time.monotonic()
-    if where in self._open and self._seen.get(where) == seen:
-      return
+    seen, began = _GONE, time.monotonic()
     try:
+      seen = self._newest(where.run)
+      if where in self._open and self._seen.get(where) == seen:
+        return
       answering = self._open_one(where)
     except Exception as e:  # damaged, deleted meanwhile, too big: what is
       self._refuse(where, seen, e)  # open goes on, and the reason is told

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -36,6 +37,21 @@ def test_rates_of_the_device():
   assert (given.flops, given.bandwidth) == (2e12, 30e9)
   with pytest.raises(InputError, match="go together"):
     gpu.hardware("2e12", "")
+
+
+@pytest.mark.parametrize(
+  ("kind", "name"),
+  [
+    ("NVIDIA H100 80GB HBM3", "H100 SXM 80 GB"),
+    ("NVIDIA H200", "H200 SXM"),
+    ("NVIDIA H100 PCIe", None),  # it does and moves less than an SXM
+  ],
+)
+def test_rates_are_those_of_the_very_card(monkeypatch, kind, name):
+  here = types.SimpleNamespace(device_kind=kind)
+  monkeypatch.setattr(gpu.jax, "devices", lambda: [here])
+  found = gpu.hardware("", "")
+  assert (found and found.name) == name
 
 
 def test_the_table():

@@ -1,11 +1,15 @@
 """The table of an ablation, from the figures of its arms and seeds."""
 
+import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 
+from realm_jax.data.qa import Question
 from realm_jax.evals import ablations
+from realm_jax.evals.qa import QaScores
 
 
 def write(folder, arm, seed, **figures):
@@ -59,3 +63,46 @@ def test_of_one_seed_there_is_no_standard_error(tmp_path):
   paths = {"span": [write(tmp_path, "span", 0, exact_match=0.125)]}
   table = ablations.write(tmp_path, paths, {}, {})
   assert "| span | 0.125 | - | - | - | - | - | - |" in table
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+  """What `measure` takes of a serve.run.Run."""
+
+  params: dict
+  block_emb: str
+  config: dict = dataclasses.field(default_factory=lambda: {"eval_queries": 9})
+
+
+def test_utility_is_of_what_both_parts_of_an_arm_started_from(
+  tmp_path, monkeypatch
+):
+  scored = []
+
+  def score_run(run, num_queries):
+    assert num_queries == 9
+    scored.append(run)
+    return types.SimpleNamespace(retrieval_utility=np.array([0.5, 1.0, 3.0]))
+
+  exact = QaScores([], {"exact_match": np.array([1.0, 0.0, 0.0, 1.0])})
+  found = {"recall_5": np.array([1.0, np.nan]), "answer_recall_5": np.ones(2)}
+  monkeypatch.setattr(ablations.pretrain, "score_run", score_run)
+  monkeypatch.setattr(
+    ablations.qa, "score_run", lambda run, _: {tuned: exact}[run]
+  )
+  monkeypatch.setattr(
+    ablations.qa, "recall_of_run", lambda run, _: {ict: found}[run]
+  )
+  tuned = Opened({"embedder": "tuned", "reader": "tuned"}, "tuned rows")
+  ict = Opened({"embedder": "ict"}, "ict rows")
+  realm = Opened({"embedder": "realm", "encoder": "realm"}, "realm rows")
+  questions = [Question(str(i), "?", ["a"]) for i in range(4)]
+  path = tmp_path / "seed0.realm_encoder.json"
+  ablations.measure(tuned, ict, realm, questions, path)
+  (start,) = scored
+  assert start.params == {"embedder": "ict", "encoder": "realm"}
+  assert start.block_emb == "ict rows"
+  figures = json.loads(path.read_text())
+  assert figures["retrieval_utility"] == 1.5
+  assert (figures["exact_match"], figures["exact_match_sum"]) == (0.5, 2)
+  assert (figures["recall_5"], figures["answer_recall_5"]) == (1, 1)

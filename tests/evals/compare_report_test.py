@@ -37,6 +37,8 @@ def paths(tmp_path):
 def test_two_or_more_are_compared(paths):
   with pytest.raises(InputError, match="1 runs given: wanted two or more"):
     compare_report.compare(paths[:1], 50, 0)
+  with pytest.raises(InputError, match="resamples=0: wanted 1 or more"):
+    compare_report.compare(paths, 0, 0)
   compared = compare_report.compare(paths, 500, 3)
   said = compare_report.table(compared)
   assert f"C: {paths[2]}" in said and "C - A" in said and "B - A" in said

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.evals import exact_match, plots, report
 from realm_jax.retrieval import journal
@@ -132,6 +133,38 @@ def test_columns_are_in_order_of_k(workdir):
   assert table["rows"] == [("bm25", ["0.5", "0.75", "0.9"])]
 
 
+def test_the_summary_of_a_swap_is_readable(tmp_path):
+  changed = {
+    "test": {"count": 7, "old index, old answer": [0.25, 0.125]},
+    "train": {"count": 1, "old index, old answer": [1.0, None]},
+  }
+  summary = {
+    "groups": {"changed leaders": changed, "unchanged facts": changed},
+    "examples": [{"question": EVIL, "old index": "Ann", "new index": "Bob"}],
+    "seconds": {"ask": 2.5},
+    "seconds_total": 7.0,
+  }
+  files.write_json(tmp_path / "summary.json", summary)
+  (tmp_path / "config.json").write_text(json.dumps({"cloze": {}}))
+  examples, leaders, facts, seconds, whole = report._tables(
+    tmp_path / "summary.json"
+  )
+  assert (leaders["name"], facts["name"]) == tuple(summary["groups"])
+  assert leaders["unit"] == "shares of questions, mean ± standard error"
+  assert leaders["columns"] == ["count", "old index, old answer"]
+  assert leaders["rows"] == [
+    ("test", ["7", "0.25 ± 0.125"]),
+    ("train", ["1", "1 ± –"]),
+  ]
+  assert examples["columns"] == ["new index", "old index"]
+  assert examples["rows"] == [(EVIL, ["Bob", "Ann"])]
+  assert seconds["rows"] == [("ask", ["2.5"])]
+  assert whole["rows"] == [("seconds_total (seconds)", ["7"])]
+  page = _Page(report.render(tmp_path))
+  assert f"experiments.swap_demo --workdir={tmp_path}" in page.text
+  assert not {"script", "img"} & set(page.tags)
+
+
 def test_a_single_run_is_a_workdir_too(workdir):
   page = report.render(workdir / "ict")
   assert "experiments.train_ict" in page
@@ -167,3 +200,15 @@ def test_running_mean():
   assert plots.running_mean(y, 1).tolist() == [3, 2, 4, 6, 9]
   assert plots.running_mean(y, 0).tolist() == y.tolist()
   assert plots.running_mean(y, 9).tolist() == pytest.approx([4.8] * 5)
+
+
+@pytest.mark.parametrize("count", [1, 12, 23, 40])
+def test_samples_are_spread_over_all_questions(tmp_path, count):
+  path = tmp_path / "predictions.jsonl"
+  rows = [
+    exact_match.Prediction(str(i), "?", "", ["x"], False) for i in range(count)
+  ]
+  exact_match.write_predictions(path, rows)
+  shown = [int(row.id) for row in report._samples(tmp_path, path)["rows"]]
+  assert len(shown) == min(count, 12) and shown[0] == 0
+  assert shown[-1] >= count - 1 - count // 12

@@ -58,6 +58,12 @@ def test_randomisation_is_exact_for_few_questions():
   assert (p, test) == (pytest.approx(expected), "randomisation")
 
 
+def test_of_one_question_no_difference_is_sure():
+  one, other = ({"f1": np.array([x])} for x in (0.25, 0.75))
+  d = uncertainty.differences(one, other, 50)["f1"]
+  assert (d.p, d.test, d.n) == (1.0, "randomisation", 1)
+
+
 def test_randomisation_draws_where_there_are_many():
   rng = np.random.default_rng(3)
   a = rng.random(90)

@@ -18,3 +18,6 @@ def test_every_cell_runs(demo, monkeypatch, capsys):
       said.append(capsys.readouterr().out)
   assert said[1].count("#") and len(said[2].splitlines()) == 5
   assert "pulled nearer by" in said[3]
+  assert said[4].startswith("RealmReader: ")
+  tree = scope["reader"]._repr_html_()
+  assert tree is None or "treescope" in tree  # None: there is no treescope

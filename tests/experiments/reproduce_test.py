@@ -109,12 +109,40 @@ def test_an_arm_differs_in_what_it_is_named_for():
   assert changed("no_ict") == {"init.embedder": ""}
 
 
+def test_an_arm_starts_from_and_is_measured_by_what_it_is_named_for():
+  config = table2.get_config("smoke")
+  seed = arms.Seed(config, pathlib.Path("w"), 7)
+  phases = {
+    phase.name.removeprefix("seed7."): phase.args
+    for _, then in seed.work(arms.names(config))
+    for arm in then
+    for phase in arm
+  }
+  for name, from_runs in {
+    "realm": ("pretrain_realm", "pretrain_realm"),
+    "realm_retriever": ("pretrain_realm", "encoder"),
+    "realm_encoder": ("ict", "pretrain_realm"),
+    "baseline": ("ict", "encoder"),
+    "no_ict": ("pretrain_no_ict", "pretrain_no_ict"),
+  }.items():
+    starts = tuple(pathlib.Path("w/seed7") / start for start in from_runs)
+    run, *measured_from, path = phases[f"evaluate_{name}"]
+    assert run == pathlib.Path(f"w/seed7/finetune_{name}")
+    assert tuple(measured_from) == starts
+    assert path == seed.measured(name)
+    section, workdir = phases[f"finetune_{name}"]
+    assert workdir == run
+    init = section.init
+    assert (init.embedder, init.encoder) == tuple(map(str, starts))
+
+
 @pytest.mark.parametrize(
   ("changes", "said"),
   [
     ({"arms": "realm,frozen"}, r"--arms=realm,frozen: there is no frozen"),
     ({"arms": ""}, "wanted some of"),
-    ({"seeds": ()}, "--seeds is empty"),
+    ({"seeds": ()}, "--seeds=: wanted some"),
+    ({"seeds": (0, 4, 0)}, "--seeds=0,4,0: wanted some, each once"),
   ],
 )
 def test_what_is_not_there_is_said(changes, said):
@@ -142,11 +170,10 @@ def test_two_arms_end_in_a_table(own, start, tmp_path):
   outcome = start(*arguments, "--arms=realm,baseline")
   assert outcome.code == 0, outcome.err
   table = files.read_json(tmp_path / "table.json")
-  assert table["questions"] == 20 and list(table["arms"]) == [
-    "realm",
-    "baseline",
-  ]
+  assert table["questions"] == 20
+  assert set(table["arms"]) == {"realm", "baseline"}
   assert len(table["arms"]["realm"]["exact_match"]["seeds"]) == 2
-  assert "retrieval_utility" in table["arms"]["realm"]
+  for arm in table["arms"].values():
+    assert len(arm["retrieval_utility"]["seeds"]) == 2
   again = start(*arguments, "--arms=baseline")
   assert again.code == 0 and "== " not in again.out, again.err

@@ -30,12 +30,16 @@ class Process:
     return self.code
 
   def wait(self, seconds: float = 60.0) -> int:
-    """Waits for its exit code; no longer than that after it last said a word."""
+    """Waits for its exit code: no longer than that after it last said a word,
+    and no longer than five times that in all."""
     said, end = 0, time.monotonic() + seconds
+    last = end + 4 * seconds
     while self.poll() is None:
       if (size := self._log.stat().st_size) != said:
         said, end = size, time.monotonic() + seconds
-      assert time.monotonic() < end, f"{self.pid} hangs:\n{self.log()}"
+      assert time.monotonic() < min(end, last), (
+        f"{self.pid} hangs:\n{self.log()}"
+      )
       time.sleep(0.01)
     return self.code
 

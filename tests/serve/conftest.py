@@ -61,7 +61,8 @@ class Parrots:
   """A desk of parrots: `opened` are theirs, `newest` the version of any run."""
 
   def __init__(self):
-    self.opened, self.newest, self.notes, self.fail = [], 1, [], None
+    self.opened, self.newest, self.notes = [], 1, []
+    self.fail = self.gone = None  # raised by who opens, by who looks
     self._desks = []
 
   def open_one(self, where):
@@ -70,11 +71,14 @@ class Parrots:
     self.opened.append(Parrot(where, int(where.index or self.newest)))
     return self.opened[-1]
 
+  def look(self, run):
+    if self.gone:
+      raise self.gone
+    return self.newest
+
   def desk(self, **options):
     options = {"batch_size": 3, "max_waiting": 5, **options}
-    desk = Desk(
-      self.open_one, lambda run: self.newest, note=self.notes.append, **options
-    )
+    desk = Desk(self.open_one, self.look, note=self.notes.append, **options)
     self._desks.append(desk)
     return desk
 

@@ -96,6 +96,20 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one(desk, parrots):
   assert desk.ask("x", A).result(9).index.version == 8
 
 
+def test_a_run_that_is_moved_away_is_told_of_and_taken_up_again(desk, parrots):
+  parrots.gone = InputError("run 'a': no such run")
+  wait_for(lambda: A in desk.troubles)
+  assert desk.ask("x", A).result(9).index.version == 1  # it is open still
+  with pytest.raises(InputError, match="no such run"):
+    desk.ask("x", B).result(9)
+  assert sorted(parrots.notes) == [
+    "a: run 'a': no such run", "b: run 'a': no such run",
+  ]  # fmt: skip
+  parrots.gone = None
+  wait_for(lambda: A not in desk.troubles)
+  assert desk.ask("x", B).result(9).run == "b"
+
+
 def test_a_fault_in_opening_is_told_and_the_thread_lives(desk, parrots):
   parrots.fail = MemoryError("no room")
   with pytest.raises(InputError, match="cannot open it: no room"):

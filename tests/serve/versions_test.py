@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 from realm_jax.config import InputError
 from realm_jax.data import features
@@ -118,20 +119,23 @@ def test_damage_is_named_and_the_last_good_stays(
   assert run.open_run(copy, "4").index_version == 4
 
 
+def _embed(opened, texts):
+  ids = opened.tokenizer.encode_batch(texts)
+  query = features.query_inputs(
+    ids, opened.config["query_len"], opened.tokenizer
+  )
+  embed = jax.jit(opened.retrieval.embed_query)
+  return np.asarray(embed(opened.params, query))
+
+
 def test_churn_against_numpy(demo, opened, publish):
   path = publish(noise=0.3)
   other = run.open_run(demo, str(path))
   got = churn.measure(opened, other, k=4, num_queries=7)
   texts = churn._sample(opened.store, 7)
-  ids = opened.tokenizer.encode_batch(texts)
-  query = features.query_inputs(
-    ids, opened.config["query_len"], opened.tokenizer
-  )
-  query_emb = jax.jit(opened.retrieval.embed_query)(opened.params, query)
+  query_emb = _embed(opened, texts)
   embs = [np.asarray(opened.block_emb), np.asarray(other.block_emb)]
-  best = [
-    np.argsort(-np.asarray(query_emb) @ e.T)[:, :4].tolist() for e in embs
-  ]
+  best = [np.argsort(-query_emb @ e.T)[:, :4].tolist() for e in embs]
   shared = [len({*a} & {*b}) for a, b in zip(*best, strict=True)]
   assert got.overlap == pytest.approx(np.mean(shared) / 4)
   assert 0 < got.overlap < 1
@@ -152,7 +156,13 @@ def test_queries_whose_evidence_changed(demo, opened, publish):
   assert kept == sorted(kept) and 0 < len(found) <= 7 and max(kept) < 4
   share = churn.measure(opened, other, k=4, num_queries=7).overlap
   assert sum(kept) + 4 * (7 - len(found)) == pytest.approx(7 * 4 * share)
+  query = _embed(opened, texts)
+  emb = np.asarray(opened.block_emb)
+  assert opened.retrieval.score_scale != 1
   for example in found:
+    score = opened.retrieval.score_scale * query[texts.index(example.query)]
+    p = scipy.special.softmax(np.sort(emb @ score)[::-1][:4])
+    assert [b.p for b in example.before] == pytest.approx(p, rel=1e-3)
     before = {block.block_id for block in example.before}
     after = {block.block_id for block in example.after}
     assert example.only_before == before - after
