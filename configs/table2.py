@@ -30,9 +30,8 @@ def get_config(size: str = "demo"):
   config.pretrain = pretrain.get_config(size)
   config.finetune = finetune.get_config(size)
   if size == "demo":
-    # 15 pre-trainings and 24 fine-tunings in 90 minutes: 300 steps of the
-    # demo's 340, and 100 of its 180
-    config.pretrain.train.num_steps = 300
+    # 15 pre-trainings and 24 fine-tunings in 90 minutes: the demo's
+    # pre-training, and 100 steps of its 170 of fine-tuning
     config.finetune.train.num_steps = 100
 
   # pre-training -> what it has otherwise than `pretrain`
