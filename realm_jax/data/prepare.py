@@ -229,13 +229,13 @@ def _source_hashes(config: ml_collections.ConfigDict) -> dict[str, str]:
 def _check_same(
   directory: pathlib.Path, manifest: dict[str, Any], inputs: dict[str, Any]
 ) -> None:
-  for part in ("config", "sources"):
-    old, new = (
-      prepare_config.flat(manifest[part]),
-      prepare_config.flat(inputs[part]),
-    )
+  for part, came_later in (
+    ("config", prepare_config.CAME_LATER), ("sources", {})
+  ):  # fmt: skip
+    old = came_later | prepare_config.flat(manifest[part])
+    new = prepare_config.flat(inputs[part])
     for key in sorted(old.keys() | new.keys()):
-      if old.get(key, prepare_config.CAME_LATER.get(key)) != new.get(key):
+      if old.get(key) != new.get(key):
         name = f"data.{key}" if part == "config" else f"the file {key}"
         raise InputError(
           f"{directory} was prepared with {name} = {old.get(key)!r}, now it is"
