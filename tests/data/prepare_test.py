@@ -232,18 +232,19 @@ def test_data_from_before_splitters_could_be_chosen_is_used(corpus, tmp_path):
 
 
 def test_another_splitter(tmp_path):
-  line = {"id": "b", "title": "Bonn", "text": "Z. B. am 3. Mai. Es regnete."}
+  text = "Am 3. Mai kam Anna Keller. Es regnete in Bonn."  # "3." ends none
+  line = {"id": "b", "title": "Bonn", "text": text}
   (tmp_path / "de.jsonl").write_text(json.dumps(line) + "\n")
   (tmp_path / "texts.jsonl").write_text(json.dumps(line) + "\n")
   german = config(
     tmp_path / "de.jsonl",
     sentence_splitter="sentencex:de",
     text=str(tmp_path / "texts.jsonl"),
-    tokenizer={"vocab_size": 60},
+    tokenizer={"vocab_size": 80},
   )
   manifest = prepare.prepare(german, tmp_path / "data")
   store = blocks.BlockStore(tmp_path / "data" / "blocks")
-  whole = [["Z. B. am 3. Mai.", "Es regnete."]]
+  whole = [["Am 3. Mai kam Anna Keller.", "Es regnete in Bonn."]]
   assert [store.sentences(i) for i in range(len(store))] == whole
   assert manifest["counts"]["text"][0]["num_records"] == 2
   new = update_blocks.update_block_store(
