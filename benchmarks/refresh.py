@@ -201,7 +201,10 @@ def main(config, workdir):
   with tempfile.TemporaryDirectory() as folder:
     if workdir == pathlib.Path(_NO_WORKDIR) and not config.data.dir:
       synthetic.prepare_words(config, pathlib.Path(folder))
-    for line in measure(config, workdir):
+    else:
+      config.data.dir = str(data_dir(config, workdir))
+    # no run's workdir, which would have its slices settled already
+    for line in measure(config, pathlib.Path(folder)):
       print(line, flush=True)
 
 

@@ -124,6 +124,7 @@ def train(
         checkpoints.save(step, tree, batches, meta)
 
   with (
+    contextlib.closing(writer),  # or TensorBoard's last steps are lost
     Progress(start, num_steps) as progress,
     Profile(workdir, profile) as trace,
     StopSignals() as stop_asked,

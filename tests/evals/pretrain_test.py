@@ -160,3 +160,24 @@ def test_no_gold_at_all_leaves_its_figures_out(world):
   names = dict(pretrain.summarize(scores))
   assert "retrieval_utility" in names
   assert not {"gold_utility", "recall_5"} & set(names)
+
+
+def test_a_run_is_scored_on_all_held_out_queries_or_the_first(monkeypatch):
+  asked = []
+
+  def batches(data_dir, split, **sizes):
+    asked.append((data_dir, sizes))
+    return [f"{split} {i}" for i in range(2)]
+
+  monkeypatch.setattr(pretrain.input_pipeline, "pretrain_eval_batches", batches)
+  monkeypatch.setattr(pretrain, "score_queries", lambda *given: [*given[-1]])
+  run = types.SimpleNamespace(
+    realm=None, params=None, block_emb=None, tokens=None, data_dir="data",
+    config={"query_len": 7, "max_masks": 3},
+  )  # fmt: skip
+  every = ["dev 0", "dev 1", "test 0", "test 1"]
+  assert pretrain.score_run(run) == every
+  sizes = {"batch_size": 16, "query_len": 7, "max_masks": 3}
+  assert asked == [("data", sizes)] * 2
+  for num_queries, count in ((1, 1), (4, 1), (5, 2), (9, 3), (99, 4)):
+    assert pretrain.score_run(run, num_queries, 4) == every[:count]

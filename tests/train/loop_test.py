@@ -1,6 +1,7 @@
 """The loop: bit-equal resumes, bad losses named, signals, the bounded window."""
 
 import collections
+import contextlib
 import gzip
 import importlib.util
 import json
@@ -14,8 +15,10 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from realm_jax.config import InputError
+from realm_jax.formats import tfrecord
 from realm_jax.train import checkpoint, loop, metrics, profile, stop, telemetry
 
 _TOY = pathlib.Path(__file__).with_name("toy_run.py")
@@ -252,3 +255,13 @@ def test_steps_to_trace():
   assert list(profile.parse("3:5", 8)) == [3, 4, 5]
   assert list(profile.parse("8:8", 8)) == [8]
   assert not profile.parse("", 8)
+
+
+@pytest.mark.parametrize(("changes", "last"), [({}, 24), ({"signal_at": 9}, 9)])
+def test_tensorboard_has_all_steps_however_a_run_ends(tmp_path, changes, last):
+  with contextlib.suppress(SystemExit):
+    toy_run.run(tmp_path, log_every=1, **changes)
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  records = tfrecord.read_tfrecord(events)
+  steps = {event_pb2.Event.FromString(record).step for record in records}
+  assert steps >= set(range(1, last + 1))
