@@ -298,8 +298,6 @@ def run_loop(
   if refresher:
     index = _index_at(done, refresher, state, checkpoints, workdir)
   with contextlib.ExitStack() as stack:
-    writer = metrics.MetricsWriter(workdir)
-    stack.callback(writer.close)
     if refresher and config.refresh.supervise and jax.process_index() == 0:
       seconds = config.refresh.block_seconds
       stack.enter_context(
@@ -313,7 +311,7 @@ def run_loop(
       schedule=loop.Schedule(*(train[name] for name in loop.Schedule._fields)),
       workdir=workdir,
       checkpoints=checkpoints,
-      writer=writer,
+      writer=metrics.MetricsWriter(workdir),
       **_of_index(refresher),
       evaluators=evaluators,
       meta=meta,
