@@ -91,9 +91,7 @@ class Retrieval:
     if self.frozen:
       params = jax.lax.stop_gradient(params)
     layout = self.lay_out(inputs.attention_mask, fill)
-    return candidates.embed(
-      self.embedder, params, inputs, rng, layout, gapless
-    )
+    return candidates.embed(self.embedder, params, inputs, rng, layout, gapless)
 
   def lay_out(self, mask: Array, fill: float) -> unpadded.Layout | None:
     """Of the rows of [..., T]; None where all is computed."""
