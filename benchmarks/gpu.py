@@ -8,8 +8,10 @@
 blocks of 288 wordpieces through build_index's own code, as many at a time as it
 takes and in larger batches. search: the 8 best of 13.35 million rows of 128 for
 512 queries. The peer is benchmarks/peers/torch_bert.py (SDPA, autocast, fused
-AdamW; torch.topk), left out where that Python has no torch. --smoke runs all at
-toy sizes, on any machine.
+AdamW; torch.topk), left out where that Python has no torch. On a GPU, step and
+embed are measured by cuDNN's attention as well (config.attention), and the
+first loss and norm of the gradient of both say whether it computes the same.
+--smoke runs all at toy sizes, on any machine.
 
 Columns of the table:
   ms        median over interleaved rounds
@@ -35,11 +37,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
 
 from benchmarks import embed, peer, sized, sizes, start, synthetic
 from configs import pretrain
-from realm_jax.config import InputError
+from realm_jax.config import InputError, RealmConfig
 from realm_jax.models import convert
 from realm_jax.plan import cost, device
 from realm_jax.plan.hardware import HARDWARE, Hardware
@@ -59,7 +62,7 @@ _TOY = sized.Sizes(
   M=4,
   V=211,
   layers=1,
-  hidden=24,
+  hidden=96,
   block=32,
   query=16,
 )
@@ -77,16 +80,35 @@ class Search(NamedTuple):
 
 
 class Line(NamedTuple):
-  """A program, what it counts as done, and its cost; the peer's is ours."""
+  """A program, what it counts as done, and its cost; the peer's is ours.
+
+  `says` is what it computed, if that can be compared.
+  """
 
   run: Callable
   items: int
   cost: cost.Cost
+  says: str = ""
+
+
+def configs(s: sized.Sizes) -> dict[str, RealmConfig]:
+  """Name -> model, by each attention that runs here."""
+  names = {"ours": "xla"}
+  if jax.default_backend() == "gpu":
+    names["ours, cudnn"] = "cudnn"
+  return {
+    name: s.config(compute_dtype=_DTYPE, attention=attention)
+    for name, attention in names.items()
+  }
 
 
 def step_lines(s: sized.Sizes) -> dict[str, Line]:
   """The step of one device."""
-  realm = sized.make_realm(s, s.config(compute_dtype=_DTYPE))
+  return {name: _step_line(s, config) for name, config in configs(s).items()}
+
+
+def _step_line(s: sized.Sizes, config: RealmConfig) -> Line:
+  realm = sized.make_realm(s, config)
   params = sized.init_params(realm)
   tx = run.make_optimizer(pretrain.get_config("base"))
   given = jax.device_put(sized.make_batch(s, seed=0))
@@ -94,7 +116,7 @@ def step_lines(s: sized.Sizes) -> dict[str, Line]:
 
   def step(state, given):
     value, grads = jax.value_and_grad(loss)(state.params, given)
-    return state.apply_gradients(grads, tx), value
+    return state.apply_gradients(grads, tx), (value, optax.global_norm(grads))
 
   compiled = jax.jit(step, donate_argnums=0)
   held = [TrainState.create(params, tx)]
@@ -102,9 +124,10 @@ def step_lines(s: sized.Sizes) -> dict[str, Line]:
 
   def one(_):
     held[0], value = compiled(held[0], given)
-    jax.block_until_ready(value)
+    return jax.block_until_ready(value)
 
-  return {"ours": Line(one, s.B, counted._replace(bytes=0))}
+  says = "loss {:.5f}, gradient {:.5f}".format(*map(float, one(0)))
+  return Line(one, s.B, counted._replace(bytes=0), says)
 
 
 def embed_lines(
@@ -114,19 +137,23 @@ def embed_lines(
   words = s.C * 4  # far more than fit
   rng = np.random.default_rng(0)
   tokens = synthetic.block_tokens(rng, (blocks,), s.C, s.V, words)
-  config = s.config(compute_dtype=_DTYPE)
-  buckets = embed.make_buckets(config, s.C, synthetic.SPECIALS)
-  params = jax.jit(
-    lambda key: convert.fresh_params(buckets.retrieval.embedder, key)
-  )(jax.random.key(0))
   made = {}
-  for size in batches:
-    way = dataclasses.replace(buckets, batch_size=size)
-    flops = embed.flops(way, params, tokens.lens)
-    made[f"ours, {size} at a time"] = Line(
-      lambda _, way=way: way.embed(params, tokens), blocks, cost.Cost(flops)
+  for name, config in configs(s).items():
+    buckets = embed.make_buckets(config, s.C, synthetic.SPECIALS)
+    embedder = buckets.retrieval.embedder
+    params = jax.jit(functools.partial(convert.fresh_params, embedder))(
+      jax.random.key(0)
     )
+    for size in batches:
+      way = dataclasses.replace(buckets, batch_size=size)
+      flops = embed.flops(way, params, tokens.lens)
+      run_it = functools.partial(_embed, way, params, tokens)
+      made[f"{name}, {size} at a time"] = Line(run_it, blocks, cost.Cost(flops))
   return made
+
+
+def _embed(way, params, tokens, _):
+  return way.embed(params, tokens)
 
 
 def search_lines(s: Search) -> dict[str, Line]:
@@ -205,7 +232,8 @@ def report(
         programs["torch"] = lambda _: torch.run("run", 0)
         seconds = start.interleaved(programs, rounds)
         about = f"torch: {torch.about}"
-  return "\n".join([head, about, "", *_table(lines, seconds, rates)])
+  says = [f"{name}: {line.says}" for name, line in lines.items() if line.says]
+  return "\n".join([head, about, "", *_table(lines, seconds, rates), *says])
 
 
 def _table(lines, seconds, rates) -> Iterator[str]:

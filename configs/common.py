@@ -37,6 +37,10 @@ def get_common(size: str) -> ConfigDict:
   # what the backward pass computes again rather than keeps: "none"; "full": of
   # each layer all but its input; "dots": all but that and products with weights
   config.remat = "none"
+  # what attends (realm_jax/models/attention.py): "xla", anywhere; "cudnn", on
+  # NVIDIA's GPUs, with bfloat16 and both attention_probs_dropout_prob of 0; a
+  # function of yours, "package.module:function"
+  config.attention = "xla"
   config.embedder = model(size)
   config.encoder = model(size)
   if size != "base":

@@ -49,7 +49,15 @@ _CHOICES = {
   "compute_dtype": ("float32", "bfloat16"),
   "remat": ("none", "full", "dots"),
 }
-_OURS = ("pooling", "query_mask_token", "init", "compute_dtype", "remat")
+_ATTENTION = ("xla", "cudnn")  # or a function's name
+_OURS = (
+  "pooling",
+  "query_mask_token",
+  "init",
+  "compute_dtype",
+  "remat",
+  "attention",
+)
 
 
 class InputError(ValueError):
@@ -82,6 +90,8 @@ class RealmConfig:
     remat: what a training step computes again in its backward pass rather
       than keep: "none", "full" (all but the layers' inputs) or "dots" (all
       but these and the products with weights).
+    attention: what attends, "xla", "cudnn" or a function of yours,
+      "module:function" (models/attention.py).
     extra: unknown keys with their values as JSON, kept and written back.
 
   Raises:
@@ -120,6 +130,7 @@ class RealmConfig:
   init: str = "normal"
   compute_dtype: str = "float32"
   remat: str = "none"
+  attention: str = "xla"
   extra: tuple[tuple[str, str], ...] = ()
 
   def __init__(self, *, extra: tuple[tuple[str, str], ...] = (), **values: Any):
@@ -138,6 +149,22 @@ class RealmConfig:
       raise InputError(
         f"config hidden_size={self.hidden_size} is not a multiple of"
         f" num_attention_heads={self.num_attention_heads}: change one of them"
+      )
+    if self.attention == "cudnn":
+      self._check_cudnn()
+
+  def _check_cudnn(self) -> None:
+    """What jax.nn.dot_product_attention takes on every GPU."""
+    if self.compute_dtype != "bfloat16":
+      raise InputError(
+        f"config attention=cudnn: it takes no compute_dtype="
+        f"{self.compute_dtype}: give compute_dtype=bfloat16 or attention=xla"
+      )
+    size = self.hidden_size // self.num_attention_heads
+    if size % 8 or size > 128:
+      raise InputError(
+        f"config attention=cudnn: wanted hidden_size / num_attention_heads of"
+        f" 8, 16, ... or 128, not {size}: change them or give attention=xla"
       )
 
   def __getattr__(self, name: str) -> Any:
@@ -242,6 +269,8 @@ def _checked(name: str, value: Any) -> Any:
     _one_of(name, value, ACTIVATIONS)
   if name in _CHOICES:
     _one_of(name, value, _CHOICES[name])
+  if name == "attention" and ":" not in str(value):
+    _one_of(name, value, (*_ATTENTION, "module:function"))
   return value
 
 

@@ -21,6 +21,7 @@ def test_fields_that_came_later_have_what_was_done_before(run):
   assert (config["seed"], config.train.batch_size) == (3, 8)
   assert dict(config.mesh.items()) == {"data": -1, "fsdp": 1, "tensor": 1}
   assert config.compute_dtype == "float32" and config.contiguous is True
+  assert config.attention == "xla"
   assert {**config["mesh"]}["tensor"] == 1
   assert "fill" not in config  # a group that such a run has nothing of
 

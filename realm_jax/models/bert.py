@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax.config import InputError, RealmConfig
-from realm_jax.models import precision
+from realm_jax.models import attention, precision
 from realm_jax.models.dropout import Dropout
 from realm_jax.models.precision import Dense, layer_norm
 from realm_jax.models.unpadded import Layout
@@ -102,8 +102,8 @@ class Attention(nn.Module):
   layer: int
 
   @nn.compact
-  def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
-    """Returns the mixed values [R, T', D] and the weights [R, H, T', T].
+  def __call__(self, x, x_read, seen, head_mask, layout, deterministic):
+    """Returns the mixed values [R, T', D] and the weights as `attend` does.
 
     With a layout, x is [G, S, D], and so are the values without x_read.
     """
@@ -125,19 +125,16 @@ class Attention(nn.Module):
     else:
       (q,) = project(x_read, slice(1))
       k, v = project(x, slice(1, 3), spread)
-    scores = jnp.einsum("rqhd,rkhd->rhqk", q * (d // heads) ** -0.5, k)
-    weights = jax.nn.softmax(precision.precise(scores) + bias, axis=-1)
-    dropped = Dropout(c.attention_probs_dropout_prob)(
-      weights, deterministic=deterministic
+      seen = seen.replace(lengths=None)  # few weights, and no whole sequences
+    drop = Dropout(0.0 if deterministic else c.attention_probs_dropout_prob)
+    mixed, weights = attention.attend(
+      c.attention, q, k, v, seen, drop, head_mask
     )
-    if head_mask is not None:
-      dropped = dropped * head_mask  # [R or 1, H, T' or 1, T or 1]
-    mixed = jnp.einsum("rhqk,rkhd->rqhd", dropped.astype(v.dtype), v)
     mixed = mixed.reshape(*mixed.shape[:2], d)
     if layout and x_read is None:
       mixed = layout.pack(mixed)
     out = Dense(d, self._out_init, name="out")
-    return out(mixed), dropped
+    return out(mixed), weights
 
   def _copy_matrix(self, shape, dtype):
     """One orthogonal matrix a layer, the same for the values and the output."""
@@ -164,12 +161,12 @@ class Layer(nn.Module):
   layer: int
 
   @nn.compact
-  def __call__(self, x, x_read, bias, head_mask, layout, deterministic):
+  def __call__(self, x, x_read, seen, head_mask, layout, deterministic):
     c = self.config
     drop = Dropout(c.hidden_dropout_prob)
     dtype = precision.compute_type(c)
     mixed, weights = Attention(c, self.layer, name="attention")(
-      x, x_read, bias, head_mask, layout, deterministic
+      x, x_read, seen, head_mask, layout, deterministic
     )
     x = x if x_read is None else x_read
     x = x + drop(mixed, deterministic=deterministic)
@@ -219,8 +216,9 @@ class Bert(nn.Module):
     head_mask: Array | None = None,
     inputs_embeds: Array | None = None,
     layout: Layout | None = None,
+    gapless: bool = False,
     deterministic: bool = True,
-  ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+  ) -> tuple[Array, tuple[Array, ...], tuple[Array | None, ...]]:
     """Encodes sequences.
 
     Args:
@@ -231,17 +229,22 @@ class Bert(nn.Module):
       inputs_embeds: [R, T, D] in place of the word embeddings.
       layout: of the tokens that are computed and attended to, none of which
         is padding; its mask is taken for the inputs'.
+      gapless: whether the tokens of every sequence are its first places, and
+        nobody wants weights or what stands on padding: a fast backend may
+        attend (models/attention.py).
       deterministic: no dropout.
 
     Returns:
       The last layer's output [R, T, D] (or [R, M, D]), the hidden states of
       embeddings and layers ([G, S, D] with a layout), and the attention
-      weights of each layer.
+      weights of each layer, None of a fast backend.
     """
     if layout:
       inputs = inputs.replace(attention_mask=layout.mask)
     x = self.embed(inputs, inputs_embeds, layout, deterministic)
-    bias = attention_bias(inputs.attention_mask, precision.precise(x).dtype)
+    seen = attention.seen(
+      self.config, inputs.attention_mask, gapless, precision.precise(x).dtype
+    )
     head_mask = all_head_masks(head_mask, self.config)
     states, attentions = [x], []
     for i, layer in enumerate(self.layers):
@@ -250,7 +253,7 @@ class Bert(nn.Module):
         padded = layout.unpack(x) if layout else x
         x_read = jnp.take_along_axis(padded, read_positions[..., None], axis=1)
       mask = None if head_mask is None else head_mask[i]
-      x, weights = layer(x, x_read, bias, mask, layout, deterministic)
+      x, weights = layer(x, x_read, seen, mask, layout, deterministic)
       states.append(x)
       attentions.append(weights)
     if layout and read_positions is None:
@@ -279,14 +282,6 @@ class Bert(nn.Module):
   def word_table(self) -> Array:
     """[V, D], for the tied output layer of a masked-LM head."""
     return self.embeddings.word_embeddings.embedding
-
-
-def attention_bias(attention_mask: Array, dtype) -> Array:
-  """[R, T] or [R, T, T] mask -> additive bias [R, 1, 1 or T, T]: the lowest
-  finite number where masked."""
-  per_query = attention_mask.ndim == 3
-  mask = attention_mask[:, None] if per_query else attention_mask[:, None, None]
-  return (1.0 - mask.astype(dtype)) * jnp.finfo(dtype).min
 
 
 def all_head_masks(

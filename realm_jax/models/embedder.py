@@ -38,6 +38,7 @@ class RealmEmbedder(nn.Module):
     return_dict: bool | None = None,
     *,
     layout: Layout | None = None,
+    gapless: bool = False,
     deterministic: bool = True,
   ) -> RealmEmbedderOutput | tuple:
     """Embeds sequences; arguments as the reference's forward.
@@ -54,6 +55,8 @@ class RealmEmbedder(nn.Module):
       output_hidden_states: whether hidden states are; None: likewise.
       return_dict: False returns the reference's tuple.
       layout: as Bert's; not with inputs_embeds or output_hidden_states.
+      gapless: as Bert's; of no effect where attentions or hidden states are
+        returned.
       deterministic: no dropout.
 
     Raises:
@@ -81,6 +84,7 @@ class RealmEmbedder(nn.Module):
       head_mask=head_mask,
       inputs_embeds=inputs_embeds,
       layout=layout,
+      gapless=gapless and not (output_attentions or output_hidden_states),
       deterministic=deterministic,
     )
     dense = precision.Dense(

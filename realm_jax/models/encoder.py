@@ -63,11 +63,15 @@ class RealmKnowledgeAugEncoder(nn.Module):
     layout: Layout | None = None,
     deterministic: bool = True,
   ) -> Array:
-    """What the layers make of the masks: [R, L], [R, M] -> [R, M, D]."""
+    """What the layers make of the masks: [R, L], [R, M] -> [R, M, D].
+
+    The tokens of a joint sequence are its first places.
+    """
     x, _, _ = self.realm(
       joint,
       read_positions=mlm_positions,
       layout=layout,
+      gapless=True,
       deterministic=deterministic,
     )
     return x

@@ -72,7 +72,7 @@ class RealmReader(nn.Module):
     """Scores spans of joint sequences.
 
     Args:
-      joint: [R, L].
+      joint: [R, L], the tokens of each its first places.
       block_mask: [R, L] 1 at the wordpieces of the body.
       read_positions: [R, T] columns among which spans are looked for, in a
         row.
@@ -86,6 +86,7 @@ class RealmReader(nn.Module):
       joint,
       read_positions=read_positions,
       layout=layout,
+      gapless=True,
       deterministic=deterministic,
     )
     if layout:

@@ -2,7 +2,9 @@
 
 FLOPs are those of matrix products, a multiply-add as two, over all that the
 machine is given to do, padding as well. Bytes are what its kernels read and
-write (plan/kernels.py). A loop of unknown length counts as one round.
+write (plan/kernels.py). A loop of unknown length counts as one round. Attention
+that is one operation (cuDNN's, of models/attention.py) counts as the products
+that it stands for; what a kernel of one's own hides is not counted.
 """
 
 import math
@@ -11,6 +13,14 @@ from typing import Any, NamedTuple
 
 from realm_jax.plan import kernels, trace
 from realm_jax.plan.trace import Op, Traced
+
+# How jax.nn.dot_product_attention(implementation="cudnn") is traced -> its
+# products, each of all queries with all keys: forward two, backward four; that
+# it computes the scores again there is no work of the model's.
+_ATTENTION = {
+  "dot_product_attention_fwd_wrapper": 2,
+  "dot_product_attention_bwd_wrapper": 4,
+}
 
 
 class Cost(NamedTuple):
@@ -69,16 +79,20 @@ def _by_scope(traced: Traced, scopes: dict[str, str], cpu: bool):
     ]
     most = max(inner, default=Cost())  # the costliest branch
     add(op, most.times(op.params.get("length", 1)))
-    if op.name == "dot_general":
-      add(op, Cost(flops=product(op)))
+    add(op, Cost(flops=products(op)))
   for kernel in kernels.kernels(traced, cpu):
     if not trace.inner_programs(kernel.op):
       add(kernel.op, Cost(bytes=kernel.bytes))
   return found
 
 
-def product(op: Op) -> int:
-  """FLOPs of a dot_general."""
+def products(op: Op) -> int:
+  """FLOPs of the matrix products that an operation is."""
+  if op.name in _ATTENTION:
+    q, k = op.reads[:2]  # [R, T, H, D/H]
+    return 2 * _ATTENTION[op.name] * math.prod(q.shape) * k.shape[1]
+  if op.name != "dot_general":
+    return 0
   (contracted, _), _ = op.params["dimension_numbers"]
   summed = math.prod(op.reads[0].shape[axis] for axis in contracted)
   return 2 * math.prod(op.writes[0].shape) * summed

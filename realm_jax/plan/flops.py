@@ -39,8 +39,7 @@ def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:
     programs = map(trace.flatten, trace.inner_programs(op))
     inner = [_count(program, under, rounds) for program in programs]
     most = max(inner, default=(0, 0))  # the costliest branch
-    if op.name == "dot_general":
-      most = cost.product(op), 0
+    most = max(most, (cost.products(op), 0))
     of_op, of_scope = (n * _times(op, rounds) for n in most)
     total += of_op
     inside += of_op if under.search(op.scope) else of_scope

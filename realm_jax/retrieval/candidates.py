@@ -41,10 +41,11 @@ def embed(
   inputs: Inputs,
   dropout_rng: Array | None,
   layout: Layout | None = None,
+  gapless: bool = False,
 ) -> Array:
   """Embeds sequences [..., T] -> [..., P]; dropout where a key is given.
 
-  A layout is of their rows [R, T].
+  A layout is of their rows [R, T]; gapless as in Bert.
   """
   lead = inputs.input_ids.shape[:-1]
   rows = flatten(inputs)
@@ -55,6 +56,7 @@ def embed(
     token_type_ids=rows.token_type_ids,
     position_ids=rows.position_ids,
     layout=layout,
+    gapless=gapless,
     deterministic=dropout_rng is None,
     rngs=None if dropout_rng is None else {"dropout": dropout_rng},
   ).projected_score

@@ -68,7 +68,8 @@ class Retrieval:
   def embed_query(self, params, query: Inputs, rng=None) -> Array:
     """[B, Q] -> [B, P]."""
     query = candidates.visible(query, self.embedder, self.specials)
-    return self.embed(params, query, rng, self.fill.query)
+    gapless = self.embedder.config.query_mask_token
+    return self.embed(params, query, rng, self.fill.query, gapless)
 
   def embed_blocks(
     self, params, blocks: BlockTokens, rng=None, fill: float = 1.0
@@ -77,13 +78,20 @@ class Retrieval:
     inputs = candidates.block_inputs(blocks, self.specials)
     return self.embed(params, inputs, rng, fill)
 
-  def embed(self, params, inputs: Inputs, rng=None, fill: float = 1.0) -> Array:
-    """[..., T] -> [..., P]."""
+  def embed(
+    self,
+    params,
+    inputs: Inputs,
+    rng=None,
+    fill: float = 1.0,
+    gapless: bool = True,
+  ) -> Array:
+    """[..., T] -> [..., P]; gapless as in Bert, which blocks are."""
     params = params["embedder"]
     if self.frozen:
       params = jax.lax.stop_gradient(params)
     layout = self.lay_out(inputs.attention_mask, fill)
-    return candidates.embed(self.embedder, params, inputs, rng, layout)
+    return candidates.embed(self.embedder, params, inputs, rng, layout, gapless)
 
   def lay_out(self, mask: Array, fill: float) -> unpadded.Layout | None:
     """Of the rows of [..., T]; None where all is computed."""

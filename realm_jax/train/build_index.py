@@ -156,6 +156,8 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
   devices = math.prod(config.mesh.values())
   config.mesh.update(fsdp=1, tensor=1)
   config.mesh.data = devices if 0 < devices <= jax.device_count() else -1
+  if jax.default_backend() == "cpu":  # such as a worker beside a run on a GPU
+    config.attention = "xla"
   corpus = open_corpus(config, workdir)
   params, meta, step = checkpoint.restore_params(workdir, step)
   check_same_data(workdir, meta, corpus)

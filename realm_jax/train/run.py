@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from realm_jax import distributed, sharding
 from realm_jax.config import InputError, RealmConfig
+from realm_jax.models import attention
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.plan import flops
 from realm_jax.retrieval import index as versions
@@ -51,6 +52,7 @@ def model_config(
       **config[part].to_dict(),
       "compute_dtype": config.compute_dtype,
       "remat": config.remat,
+      "attention": config.attention,
       "vocab_size": corpus.tokenizer.vocab_size,
       "pad_token_id": corpus.tokenizer.pad_id,
       "num_block_records": len(corpus.store),
@@ -61,7 +63,8 @@ def model_config(
 
 def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
   """Refuses sequences that are longer than the position tables, too many
-  candidates, no room for tokens, and batches that the devices do not divide.
+  candidates, no room for tokens, attention that is not to be had here, and
+  batches that the devices do not divide.
 
   Raises:
     InputError: names the field, its value and the mend.
@@ -98,6 +101,8 @@ def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
         f"config fill.{name}={share}: wanted a share over 0 and at most 1; 1"
         " computes all padding"
       )
+  for part in ("embedder", "encoder"):
+    attention.check_training(model_config(config, part, corpus), f"{part}.")
   check_splits(config, corpus.mesh)
 
 

@@ -54,6 +54,16 @@ def test_rates_are_those_of_the_very_card(monkeypatch, kind, name):
   assert (found and found.name) == name
 
 
+def test_attention_by_what_runs_here(monkeypatch):
+  def attends():
+    return {k: c.attention for k, c in gpu.configs(gpu._TOY).items()}
+
+  assert attends() == {"ours": "xla"}
+  monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+  assert attends() == {"ours": "xla", "ours, cudnn": "cudnn"}
+  assert list(gpu.configs(gpu._BASE)) == list(attends())
+
+
 def test_the_table():
   lines = {"ours": gpu.Line(None, 6, Cost(flops=4_000_000_000_000, bytes=9))}
   seconds = {"ours": np.array([2.0, 4, 3]), "torch": np.array([6.0, 8, 12])}

@@ -85,6 +85,7 @@ def prepare(start, tmp_path):
     ("mesh.tensor=3", "does not divide embedder.num_attention_heads=2"),
     ("microbatches=3", "microbatches=3: wanted 1 or more parts"),
     ("compute_dtype=f16", "compute_dtype='f16': wanted one of"),
+    ("attention=cudnn", "float32: give compute_dtype=bfloat16 or"),
     ("mesh.data=8", "train.batch_size=4 does not split over 8 devices"),
     ("train.keep_checkpoints=0", "keep_checkpoints=0: wanted 1 or more"),
     ("init.embedder=nowhere", "nowhere/checkpoints: no checkpoint here"),
