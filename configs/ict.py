@@ -15,10 +15,10 @@ def get_config(size: str = "demo"):
   config = common.get_common(size)
   config.train = common.train(
     batch_size=common.pick(size, smoke=16, demo=256, base=4096),
-    num_steps=common.pick(size, smoke=20, demo=240, base=100_000),
+    num_steps=common.pick(size, smoke=20, demo=270, base=100_000),
     learning_rate=common.pick(size, smoke=1e-3, demo=2.5e-3, base=1e-4),
     warmup_steps=common.pick(size, smoke=5, demo=50, base=10_000),
-    checkpoint_every=common.pick(size, smoke=10, demo=120, base=5_000),
+    checkpoint_every=common.pick(size, smoke=10, demo=135, base=5_000),
     log_every=common.pick(size, smoke=1, demo=1, base=50),
   )
   # [CLS] sentence [SEP], wordpieces; the original's are shorter than REALM's
