@@ -17,6 +17,7 @@ from realm_jax.config import InputError
 
 # What came later, with what a run did until then: fields of all runs,
 _OF_ALL = {
+  "block_tokens": "device",
   "compute_dtype": "float32",
   "contiguous": True,
   "mesh.fsdp": 1,

@@ -40,6 +40,7 @@ _DISK = {
 
 # What a second start in a workdir may give otherwise.
 _MAY_DIFFER = (
+  "block_tokens",
   "data.source_cache",
   "mesh.data",
   "mesh.fsdp",
