@@ -68,9 +68,9 @@ def test_an_interrupted_run_is_the_uninterrupted_one(
   assert made[0] == [(s, s - behind) for s in (2, 4, 6)]
 
 
+@pytest.mark.nightly  # tests/retrieval/block_tokens_test.py is of the tokens
 @pytest.mark.parametrize(
-  ("devices", "mode"),
-  [(1, "inline"), pytest.param(4, "interleaved", marks=pytest.mark.nightly)],
+  ("devices", "mode"), [(1, "inline"), (4, "interleaved")]
 )
 def test_tokens_on_the_host_change_no_figure(
   own, start, tmp_path, devices, mode
