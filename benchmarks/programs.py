@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval import block_tokens, candidates
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.train.state import TrainState
@@ -78,7 +78,7 @@ def parts(
     return {name: given.state.params[name]}
 
   def found(given):
-    return candidates.gather_blocks(given.tokens, given.ids)
+    return block_tokens.gather_blocks(given.tokens, given.ids)
 
   made = {
     "embed queries": lambda g: gradient(

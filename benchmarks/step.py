@@ -45,7 +45,7 @@ from experiments import command
 from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.plan import cost
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval import block_tokens, candidates
 from realm_jax.train import pretrain, run, step
 from realm_jax.types import PretrainBatch
 
@@ -189,7 +189,7 @@ def _padding(realm, given) -> dict[str, float]:
   shares = {name: [] for name in ("embed queries", "embed candidates",
                                   "encoder layers", "MLM head")}  # fmt: skip
   for g in given:
-    found = candidates.gather_blocks(g.tokens, g.ids)
+    found = block_tokens.gather_blocks(g.tokens, g.ids)
     query = candidates.visible(
       g.batch.query, retrieval.embedder, retrieval.specials
     )

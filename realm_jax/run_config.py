@@ -18,6 +18,7 @@ from realm_jax.config import InputError
 # What came later, with what a run did until then: fields of all runs,
 _OF_ALL = {
   "attention": "xla",
+  "block_tokens": "device",
   "compute_dtype": "float32",
   "contiguous": True,
   "data.sentence_splitter": "rules",

@@ -121,6 +121,11 @@ def batch_ways(mesh: Mesh | AbstractMesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def splits(rows: int, mesh: Mesh | AbstractMesh) -> bool:
+  """Whether a batch of so many rows can be split over the devices."""
+  return rows % batch_ways(mesh) == 0
+
+
 def infer_shardings(
   shapes: Any, rules: Rules, mesh: Mesh | AbstractMesh
 ) -> Any:
@@ -165,18 +170,6 @@ def gather(
   return jax.lax.with_sharding_constraint(
     params, infer_shardings(params, rules, mesh)
   )
-
-
-def split_rows(tree: Any, mesh: Mesh | None) -> Any:
-  """Has the rows [B, ...] of arrays inside jit split as a batch's are.
-
-  Those of a batch that the devices do not divide, such as one question's, stay
-  as they are.
-  """
-  rows = jax.tree.leaves(tree)[0].shape[0]
-  if mesh is None or mesh.size == 1 or rows % batch_ways(mesh):
-    return tree
-  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:

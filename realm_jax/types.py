@@ -53,6 +53,11 @@ class BlockTokens:
   title_lens: Array
   lens: Array
 
+  @property
+  def num_rows(self) -> int:
+    """N."""
+    return self.lens.shape[0]
+
 
 @struct.dataclass
 class IctBatch:

@@ -95,7 +95,10 @@ class StoreWriter:
       self._ragged["sentence_starts"].append(block.sentence_starts)
       self._ragged["sentence_bytes"].append(block.sentence_bytes)
       self._ragged["text"].append_text(block.text)
-      self._count(article.id, article.title, block.text)
+      # json.dumps([id, title, text]), three times as fast
+      fields = map(_quoted, (article.id, article.title, block.text))
+      self._digest([f"[{', '.join(fields)}]"])
+      self._counts["num_blocks"] += 1
       self._counts["num_sentences"] += len(block.sentence_starts)
       self._counts["num_tokens"] += len(tokens)
 
@@ -110,14 +113,21 @@ class StoreWriter:
       self._ragged[name].append_rows(store.ragged[name], begin, end)
     self._flat["title_lens"].extend_array(store.title_lens[begin:end])
     self._flat["articles"].extend_array(store.articles[begin:end] + moved)
-    ids, titles = (
-      list(store.ragged[name].texts(first, last))
-      for name in ("article_ids", "article_titles")
-    )
+    names = [
+      f"[{_quoted(name)}, {_quoted(title)}, "
+      for name, title in zip(
+        store.ragged["article_ids"].texts(first, last),
+        store.ragged["article_titles"].texts(first, last),
+        strict=True,
+      )
+    ]
     rows = (store.articles[begin:end] - first).tolist()
     texts = store.ragged["text"].texts(begin, end)
-    for row, text in zip(rows, texts, strict=True):
-      self._count(ids[row], titles[row], text)
+    self._digest(
+      f"{names[row]}{_quoted(text)}]"
+      for row, text in zip(rows, texts, strict=True)
+    )
+    self._counts["num_blocks"] += end - begin
     for count, name in (
       ("num_sentences", "sentence_starts"),
       ("num_tokens", "tokens"),
@@ -125,12 +135,9 @@ class StoreWriter:
       offsets = store.ragged[name].offsets
       self._counts[count] += int(offsets[end] - offsets[begin])
 
-  def _count(self, article_id: str, title: str, text: str) -> None:
-    """A block more, in the corpus hash too."""
-    # json.dumps([article_id, title, text]), three times as fast
-    fields = ", ".join(map(_quoted, (article_id, title, text)))
-    self._hash.update(f"[{fields}]".encode())
-    self._counts["num_blocks"] += 1
+  def _digest(self, blocks: Iterable[str]) -> None:
+    """Blocks more in the corpus hash, each as JSON."""
+    self._hash.update("".join(blocks).encode())
 
   def finish(
     self,

@@ -174,21 +174,22 @@ class BlockStore:
 
   def has_article(self, article_id: str) -> bool:
     """Whether there is an article of this id, with blocks or without."""
-    return self._row(article_id) is not None
+    return self.row_of_article(article_id) is not None
 
   def article_title(self, article_id: str) -> str:
     """The title of an article that is there."""
-    return self._titles.text(self._row(article_id))
+    return self._titles.text(self.row_of_article(article_id))
 
   def block_of_article(self, article_id: str) -> list[int]:
     """Ids of an article's blocks, in order; [] where it has none."""
-    row = self._row(article_id)
+    row = self.row_of_article(article_id)
     if row is None:
       return []
     first, last = np.searchsorted(self.articles, [row, row + 1])
     return list(range(first, last))
 
-  def _row(self, article_id: str) -> int | None:
+  def row_of_article(self, article_id: str) -> int | None:
+    """Its row of article_ids; None: there is no such article."""
     if not self._rows:
       texts = self.article_ids.texts(0, self.num_articles)
       self._rows = {text: row for row, text in enumerate(texts)}
@@ -219,27 +220,30 @@ class BlockStore:
       BlockTokens of NumPy arrays, token_ids [num_rows - first, C - 3].
     """
     last = len(self) if num_rows is None else num_rows
-    ids = np.arange(first, min(last, len(self)))
-    more = (0, last - first - len(ids))
-    tokens = self.take(ids, block_len)
-    pad_id = self.meta["pad_id"]
-    return type(tokens)(
-      np.pad(tokens.token_ids, (more, (0, 0)), constant_values=pad_id),
-      np.pad(tokens.title_lens, more),
-      np.pad(tokens.lens, more),
-    )
+    return self.take(np.arange(first, last), block_len)
 
   def take(self, ids: np.ndarray, block_len: int) -> "types.BlockTokens":
     """The tokens of the blocks `ids` [n], as device_tokens has them."""
     from realm_jax import types
 
     width = block_len - packing.NUM_SPECIALS
+    there = ids < len(self)
+    ids = np.where(there, ids, 0)
     starts = self.tokens.offsets[ids]
-    lens = self.tokens.offsets[ids + 1] - starts
+    lens = np.where(there, self.tokens.offsets[ids + 1] - starts, 0)
+    title_lens = np.where(there, self.title_lens[ids], 0)
     flat, pad_id = self.tokens.flat, self.meta["pad_id"]
     token_ids = take_rows(flat, starts, lens, width, fill=pad_id)
     return types.BlockTokens(
       token_ids=token_ids.astype(flat.dtype),
-      title_lens=np.minimum(self.title_lens[ids], width).astype(np.int32),
+      title_lens=np.minimum(title_lens, width).astype(np.int32),
       lens=np.minimum(lens, width).astype(np.int32),
     )
+
+  def will_need(self, ids: np.ndarray) -> None:
+    """Has the tokens of these blocks [n] read from the disk, all at once.
+
+    Args:
+      ids: in their order; from N on they are padding.
+    """
+    self.tokens.will_need(ids[ids < len(self)])

@@ -7,6 +7,7 @@ append, so preparation never holds a corpus in memory.
 
 import array
 import itertools
+import mmap
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -119,6 +120,25 @@ class Ragged:
 
   def lens(self) -> np.ndarray:
     return np.diff(self.offsets)
+
+  def will_need(self, rows: np.ndarray) -> None:
+    """Tells the kernel of rows [n], in their order, that are read next.
+
+    A row that is not in memory is read from the disk when it is touched, one
+    after the other; of those it was told of, it reads many at a time.
+    """
+    if not len(rows):
+      return
+    mapped = self.flat.base.base  # of the array of np.memmap
+    header = len(mapped) - self.flat.nbytes
+    ends = self.offsets[[rows, rows + 1]] * self.flat.itemsize + header
+    first, last = ends[0] // mmap.PAGESIZE, (ends[1] - 1) // mmap.PAGESIZE
+    # neighbours in one go
+    apart = first[1:] > last[:-1] + 1
+    begins, over = first[np.append(True, apart)], last[np.append(apart, True)]
+    for page, pages in zip(begins, over - begins + 1, strict=True):
+      at, size = int(page) * mmap.PAGESIZE, int(pages) * mmap.PAGESIZE
+      mapped.madvise(mmap.MADV_WILLNEED, at, size)
 
 
 def open_array(path: pathlib.Path) -> np.ndarray:

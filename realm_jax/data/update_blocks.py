@@ -65,9 +65,12 @@ def update_block_store(
     raise InputError(f'delete: the corpus has no article "{unknown[0]}"')
   if both := [i for i in delete if i in news.seen]:
     raise InputError(f'the article "{both[0]}" is to be added and deleted')
-  ids = list(old.article_ids.texts(0, old.num_articles))
-  gone = {i for i in ids if replace and i not in news.seen} | {*delete}
-  stays = np.array([i not in gone and i not in news.updated for i in ids])
+  gone = {*delete}
+  if replace:
+    ids = old.article_ids.texts(0, old.num_articles)
+    gone |= {i for i in ids if i not in news.seen}
+  stays = np.ones(old.num_articles, bool)
+  stays[[old.row_of_article(i) for i in gone | news.updated]] = False
   added = len(news.articles) - len(news.updated)
   counts = {
     "added": added,

@@ -18,11 +18,12 @@ from realm_jax.evals import exact_match
 from realm_jax.evals.bm25 import Bm25
 from realm_jax.evals.qa import QaScores, chunks, score_answers, score_found
 from realm_jax.evals.retrieval import CUTOFFS
-from realm_jax.retrieval import evidence
+from realm_jax.retrieval import block_tokens, evidence
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.evidence import Answer, Evidence
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
-from realm_jax.types import Array, BlockTokens
+from realm_jax.types import Array
 
 _REGEX_LENS = (1, 2, 3)  # masks tried where an answer's length isn't known
 _NO_ANSWER = Answer("", float("-inf"), ())
@@ -56,8 +57,8 @@ def make_bm25(store: BlockStore) -> Bm25:
 
 
 def shuffle_blocks(
-  open_qa: OpenQa, tokens: BlockTokens, seed: int = 0
-) -> tuple[OpenQa, BlockTokens, np.ndarray]:
+  open_qa: OpenQa, tokens: Tokens, seed: int = 0
+) -> tuple[OpenQa, Tokens, np.ndarray]:
   """Gives each block the tokens of another: evidence that is none.
 
   The search still finds the same ids with the same scores; only what the
@@ -70,8 +71,8 @@ def shuffle_blocks(
   num_blocks = open_qa.retrieval.num_blocks
   shift = np.random.default_rng(seed).integers(1, max(num_blocks, 2))
   text_of = (np.arange(num_blocks) + shift) % num_blocks
-  rows = np.concatenate([text_of, np.arange(num_blocks, tokens.lens.shape[0])])
-  shuffled = jax.tree.map(lambda x: x[rows], tokens)
+  rows = np.concatenate([text_of, np.arange(num_blocks, tokens.num_rows)])
+  shuffled = block_tokens.reorder(tokens, rows)
   return dataclasses.replace(open_qa, embed_found=False), shuffled, text_of
 
 
@@ -79,7 +80,7 @@ def evaluate_fill_in(
   realm: Realm,
   params,
   block_emb: Array | None,
-  tokens: BlockTokens,
+  tokens: Tokens,
   questions: Sequence[qa.Question],
   store: BlockStore,
   tokenizer: Tokenizer,

@@ -24,8 +24,9 @@ from realm_jax.evals import retrieval
 from realm_jax.evals.exact_match import mean_and_se
 from realm_jax.models import objective
 from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.realm import Realm
-from realm_jax.types import Array, BlockTokens, PretrainBatch
+from realm_jax.types import Array, PretrainBatch
 
 _SEARCHED = max(retrieval.CUTOFFS)
 _HELD_OUT = ("dev", "test")
@@ -65,7 +66,7 @@ def score_batch(
   realm: Realm,
   params,
   block_emb: Array,
-  tokens: BlockTokens,
+  tokens: Tokens,
   batch: PretrainBatch,
 ) -> QueryScores:
   """Scores one batch as a training step would see it, without dropout."""
@@ -98,7 +99,7 @@ def score_batch(
 
 def _gold_utility(realm, params, tokens, batch, gold_block, output):
   """log p(y|gold,x) - log p(y|null,x), mean over a query's masks, [B]."""
-  blocks = candidates.gather_blocks(tokens, gold_block[:, None])
+  blocks = realm.retrieval.gather_blocks(tokens, gold_block[:, None])
   logits = realm.read(params, batch, blocks)  # [B, 1, M, V]
   gold = objective.gold_log_probs(logits, batch.mlm_targets)[:, 0]  # [B, M]
   gain = (gold - output.gold_log_probs[:, 0]) * batch.mlm_mask
@@ -109,7 +110,7 @@ def score_queries(
   realm: Realm,
   params,
   block_emb: Array,
-  tokens: BlockTokens,
+  tokens: Tokens,
   batches: Iterable[PretrainBatch],
   place_batch: Callable = jax.device_put,
 ) -> QueryScores:
@@ -183,7 +184,7 @@ def summarize(scores: QueryScores) -> Iterator[tuple[str, float]]:
 
 def make_evaluator(
   realm: Realm,
-  tokens: BlockTokens,
+  tokens: Tokens,
   make_batches: Callable[[], Iterable[PretrainBatch]],
   place_batch: Callable = jax.device_put,
 ) -> Callable:

@@ -29,9 +29,10 @@ from realm_jax.evals import exact_match, retrieval
 from realm_jax.evals.exact_match import Prediction, mean_and_se
 from realm_jax.evals.retrieval import Found
 from realm_jax.retrieval import evidence
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.types import Array, BlockTokens, QaBatch
+from realm_jax.types import Array, QaBatch
 
 _TEXTS_HELD = 1 << 16  # texts of blocks, where answers are looked for
 
@@ -63,7 +64,7 @@ def evaluate_reader(
   open_qa: OpenQa,
   params,
   block_emb: Array,
-  tokens: BlockTokens,
+  tokens: Tokens,
   questions: Sequence[qa.Question],
   store: BlockStore,
   tokenizer: Tokenizer,
@@ -256,7 +257,7 @@ def _search(retriever, params, block_emb, inputs, num_found):
 
 def make_evaluator(
   open_qa: OpenQa,
-  tokens: BlockTokens,
+  tokens: Tokens,
   questions: Sequence[qa.Question],
   store: BlockStore,
   tokenizer: Tokenizer,

@@ -28,7 +28,7 @@ def count(
     rounds: of a loop whose length the trace does not tell.
   """
   under = re.compile(rf"(^|[/(]){scope}($|[/)])")  # jvp(search) as well
-  return _count(trace.flatten(jaxpr.jaxpr), under, rounds)
+  return _count(_flatten(jaxpr.jaxpr), under, rounds)
 
 
 def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:
@@ -36,7 +36,7 @@ def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:
   for op in traced.ops:
     if _AGAIN in op.scope:
       continue
-    programs = map(trace.flatten, trace.inner_programs(op))
+    programs = map(_flatten, trace.inner_programs(op))
     inner = [_count(program, under, rounds) for program in programs]
     most = max(inner, default=(0, 0))  # the costliest branch
     most = max(most, (cost.products(op), 0))
@@ -44,6 +44,10 @@ def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:
     total += of_op
     inside += of_op if under.search(op.scope) else of_scope
   return total, inside
+
+
+def _flatten(jaxpr: core.Jaxpr) -> Traced:
+  return trace.flatten(jaxpr, merge=False)
 
 
 def _times(op: Op, rounds: int) -> int:

@@ -24,7 +24,7 @@ _MENDS = {
   "gradients": "a smaller hidden_size, or fewer layers",
   "index": "more devices",
   "double buffer": "more devices, or --config.refresh.mode=inline",
-  "block tokens": "more devices, or a smaller block_len",
+  "block tokens": "more devices, a smaller block_len, or --config.block_tokens=host",
   "batch": "a smaller train.batch_size, or more devices",
   "activations": (
     "more microbatches, remat=full, a smaller train.batch_size{more}, or more"
@@ -64,6 +64,8 @@ class Program:
       fields that they grow with, and others in words.
     devices: of the mesh.
     sent: what -> bytes that a device sends in a step (plan/wire.py).
+    on_host: part of the memory -> bytes of it that lie on the host, none of
+      them on a device.
   """
 
   step: Callable
@@ -76,6 +78,7 @@ class Program:
   fields: tuple[str, ...]
   devices: int
   sent: dict[str, int]
+  on_host: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def memory(program: Program, compiled: bool = False) -> dict[str, int]:

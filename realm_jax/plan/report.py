@@ -30,6 +30,10 @@ def table(
   devices = f"{program.devices} device" + "s" * (program.devices > 1)
   lines = [_row("memory a device", f"{devices}, {of}")]
   lines += [_row(k, show(v), f"{v / total:.0%}") for k, v in sizes.items() if v]
+  lines += [
+    f"{name:{_WIDTH}}{show(0):>14}, on the host up to {show(size)} in files"
+    for name, size in program.on_host.items()
+  ]
   share = "" if available is None else f"{total / available:.0%} of a device"
   lines += [_row("all", show(total), "100%", "", share), ""]
 

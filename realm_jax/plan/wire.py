@@ -9,7 +9,8 @@ all its devices, G bytes of float32 params and E those of the embedder:
   gradients    summed in parts over F, G; those summed over D, G / F
   queries      [B, P] float32, gathered on all that search
   short lists  [B, k] scores and ids of each device, gathered
-  blocks       tokens of [B, K] blocks, summed: each device adds those it has
+  blocks       tokens of [B, K] blocks, summed in parts: each device adds those
+               it has; whole where there is a tensor axis
   embeddings   ICT's [B, P] of the other side, gathered; their gradient summed
                in parts
 
@@ -56,7 +57,7 @@ def step(
     "gradients": gathered(params, fsdp) + summed(params // fsdp, data),
     "queries": gathered(queries, devices),
     "short lists": short_list * (devices - 1),
-    "blocks": summed(blocks, devices),
+    "blocks": (gathered if mesh["tensor"] == 1 else summed)(blocks, devices),
     "embeddings": summed(embeddings, data * fsdp),
   }
   return {name: size for name, size in found.items() if size}

@@ -1,8 +1,7 @@
 """From token ids to evidence, on the device: what a step does around the search.
 
-Block tokens lie on the mesh (`BlockTokens`); here they are embedded, gathered by
-id, and joined with their query. A candidate id of -1 is the null block: no
-title, no body.
+Blocks, gathered by their ids (block_tokens.py), are embedded and joined with their
+query. A candidate id of -1 is the null block: no title, no body.
 """
 
 import functools
@@ -81,17 +80,6 @@ def visible(
     return query
   seen = query.attention_mask * (query.input_ids != specials.mask)
   return query.replace(attention_mask=seen)
-
-
-def gather_blocks(blocks: BlockTokens, ids: Array) -> BlockTokens:
-  """The tokens of the blocks `ids` [...]; -1 gives the null block."""
-  rows = jnp.maximum(ids, 0)
-  there = ids >= 0
-  return BlockTokens(
-    token_ids=blocks.token_ids[rows].astype(jnp.int32),
-    title_lens=jnp.where(there, blocks.title_lens[rows], 0),
-    lens=jnp.where(there, blocks.lens[rows], 0),
-  )
 
 
 def block_inputs(blocks: BlockTokens, specials: Specials) -> Inputs:

@@ -16,9 +16,10 @@ from flax import struct
 
 from realm_jax.models.objective import candidate_log_probs
 from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.open_qa import QaOutput
 from realm_jax.retrieval.realm import Realm, RealmOutput
-from realm_jax.types import Array, BlockTokens, PretrainBatch
+from realm_jax.types import Array, PretrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def fill(
   realm: Realm,
   params,
   block_emb: Array | None,
-  tokens: BlockTokens,
+  tokens: Tokens,
   batch: PretrainBatch,
 ) -> Filling:
   """Fills the masks with p(y | x), summed over the candidates.

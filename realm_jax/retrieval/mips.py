@@ -65,14 +65,18 @@ def plan_of_buckets(n: int, b: int, k: int, platform: str) -> Plan:
 def _plan(way, n, b, bucket, platform, step=0):
   """The plan with its tile and chunk.
 
-  tile: 128 queries on a CPU, enough for the product to be its fastest; fewer
-    where what is held of each bucket would be more than 32 MB, or 16 MB of bits
-    (selection takes twice that besides, the ranks of bits five times).
+  tile: 128 queries on a CPU, enough for the product to be its fastest, 512
+    elsewhere; fewer where what is held of each bucket would be more than 32 MB,
+    or 16 MB of bits (selection takes twice that besides, the ranks of bits five
+    times). Off a CPU four numbers for every row may be held where that is more:
+    a sixteenth of rows of 128 numbers of 16 bits, which the device holds
+    anyway, and which each tile reads from its memory once.
   chunk: on a CPU its scores are 512 kB, half a core's L2 cache; elsewhere 128
     MB, for the product to fill the device.
   """
   on_cpu = platform == "cpu"
   held = 2**22 if way == "threshold" else 2**23
+  held = held if on_cpu else max(held, 4 * n)
   tile = min(128 if on_cpu else 512, max(held * bucket // n, 1))
   tile = -(-b // max(-(-b // tile), 1))  # tiles of even sizes
   chunk = (2**17 if on_cpu else 2**25) // max(tile, 1) // bucket * bucket

@@ -13,6 +13,7 @@ from flax import struct
 from realm_jax.models import reader
 from realm_jax.models.reader import RealmReader
 from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.retrieve import Retrieval, split_keys
 from realm_jax.types import Array, BlockTokens, Inputs, QaBatch
 
@@ -28,6 +29,8 @@ class QaOutput:
     block: [B] slot of the best span; start, end: [B] its wordpieces within
       the body, end inclusive.
     room: see Retrieval.room.
+    found: [B, N, C-3] tokens of the blocks found; None where only those that
+      are read were gathered.
   """
 
   block_ids: Array
@@ -37,6 +40,7 @@ class QaOutput:
   start: Array
   end: Array
   room: dict[str, Array]
+  found: BlockTokens | None
 
 
 @struct.dataclass
@@ -71,7 +75,7 @@ class OpenQa:
     self,
     params,
     block_emb: Array,
-    tokens: BlockTokens,
+    tokens: Tokens,
     question: Inputs,
     beam: int,
     rng: Array | None = None,
@@ -80,15 +84,18 @@ class OpenQa:
     rngs = split_keys(rng, 3)
     query_emb = self.retrieval.embed_query(params, question, rngs[0])
     _, ids = self.retrieval.search(block_emb, query_emb, beam)
+    found = None
     if self.embed_found:
       found = self.retrieval.gather_blocks(tokens, ids)
+      read = jax.tree.map(lambda x: x[:, : self.num_read(beam)], found)
       found_emb = self.retrieval.embed_blocks(
         params, found, rngs[1], self.retrieval.fill.block
       )
     else:
+      read = self.gather_read(tokens, ids)
       found_emb = jax.lax.stop_gradient(block_emb[ids]).astype(query_emb.dtype)
     score = self.retrieval.relevance_score(query_emb, found_emb)  # [B, N]
-    joint, body_mask = self.join(tokens, question, ids)
+    joint, body_mask = self.join(question, read)
     logits = self.read(params, question, joint, body_mask, rngs[2])
     k = logits.shape[1]
     logits = logits + score[:, :k, None]  # [B, K, S]
@@ -105,6 +112,7 @@ class OpenQa:
         (question.attention_mask, self.retrieval.fill.query),
         (joint.attention_mask, self.retrieval.fill.joint),
       ),
+      found=found,
     )
 
   @property
@@ -116,14 +124,20 @@ class OpenQa:
     """Starts and ends of the S spans, counted from a body's first wordpiece."""
     return reader.span_candidates(self.joint_len - 3, self.max_width)
 
-  def join(
-    self, tokens: BlockTokens, question: Inputs, ids: Array
-  ) -> tuple[Inputs, Array]:
-    """Questions beside their first K = reader_beam_size blocks, [B, K, L]."""
-    k = min(self.reader.config.reader_beam_size, ids.shape[1])
+  def num_read(self, beam: int) -> int:
+    """K, of so many blocks found."""
+    return min(self.reader.config.reader_beam_size, beam)
+
+  def gather_read(self, tokens: Tokens, ids: Array) -> BlockTokens:
+    """The tokens of the first K of the blocks `ids` [B, N]."""
+    ids = ids[:, : self.num_read(ids.shape[1])]
+    return self.retrieval.gather_blocks(tokens, ids)
+
+  def join(self, question: Inputs, blocks: BlockTokens) -> tuple[Inputs, Array]:
+    """Questions beside the blocks that are read, [B, K, L]."""
     return candidates.join(
       question,
-      self.retrieval.gather_blocks(tokens, ids[:, :k]),
+      blocks,
       self.joint_len,
       self.retrieval.specials,
       self.contiguous,
@@ -149,14 +163,16 @@ class OpenQa:
     return logits.reshape(b, k, -1)
 
   def labels(
-    self, tokens: BlockTokens, batch: QaBatch, output: QaOutput
+    self, tokens: Tokens, batch: QaBatch, output: QaOutput
   ) -> QaLabels:
     """Looks the answers' wordpieces up in the blocks found and in those read.
 
     A block "has the answer" if it stands anywhere in its body; a span is gold
     if it is one, within what the reader sees (original: reader_inputs op).
     """
-    found = self.retrieval.gather_blocks(tokens, output.block_ids)
+    found = output.found
+    if found is None:
+      found = self.retrieval.gather_blocks(tokens, output.block_ids)
     ids, mask = candidates.body(found, found.token_ids.shape[-1])
     hits, _ = candidates.find_answers(
       ids, mask, batch.answer_ids, batch.answer_lens

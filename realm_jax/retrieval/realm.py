@@ -13,6 +13,7 @@ from flax import struct
 from realm_jax.models import objective
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.retrieve import Retrieval, split_keys
 from realm_jax.types import Array, BlockTokens, PretrainBatch
 
@@ -64,7 +65,7 @@ class Realm:
     self,
     params,
     block_emb: Array,
-    tokens: BlockTokens,
+    tokens: Tokens,
     batch: PretrainBatch,
     rng: Array | None = None,
     index_params=None,
@@ -87,7 +88,7 @@ class Realm:
   def given(
     self,
     params,
-    tokens: BlockTokens,
+    tokens: Tokens,
     batch: PretrainBatch,
     candidate_ids: Array,
     rng: Array | None = None,

@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import NamedSharding
 
 from realm_jax import sharding
+from realm_jax.retrieval import block_tokens
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.types import Array, BlockTokens
+from realm_jax.types import Array
 
 _MAX_IN_FLIGHT = 8  # slices queued at a time
 
@@ -68,22 +71,18 @@ class BlockEmbedder:
     """Slices that cover an index of num_rows rows."""
     return num_rows // (self.num_shards * self.slice_size)
 
-  def embed_slice(
-    self, params, tokens: BlockTokens, out: Array, i: Array
-  ) -> Array:
+  def embed_slice(self, params, tokens: Tokens, out: Array, i: Array) -> Array:
     """Writes slice i of every shard into out [N, P]; past the end: the last."""
     start = jnp.minimum(i, self.num_slices(out.shape[0]) - 1) * self.slice_size
 
     def view(x):  # [N, ...] -> [shards, rows of a shard, ...]
       return x.reshape(self.num_shards, -1, *x.shape[1:])
 
-    rows = jax.tree.map(
-      lambda x: jax.lax.dynamic_slice_in_dim(
-        view(x), start, self.slice_size, axis=1
-      ),
-      tokens,
+    mesh = self.retrieval.mesh
+    rows = block_tokens.slices(
+      tokens, start, self.slice_size, self.num_shards, mesh
     )
-    params = sharding.gather(params, self.retrieval.mesh, ("fsdp", "tensor"))
+    params = sharding.gather(params, mesh, ("fsdp", "tensor"))
     emb = self.retrieval.embed_blocks({"embedder": params}, rows)
     new = jax.lax.dynamic_update_slice_in_dim(
       view(out), emb.astype(out.dtype), start, axis=1
@@ -93,7 +92,7 @@ class BlockEmbedder:
   def advance(
     self,
     index: Index,
-    tokens: BlockTokens,
+    tokens: Tokens,
     step: Array,
     slices_per_step: int,
   ) -> Index:
@@ -116,15 +115,13 @@ class BlockEmbedder:
   def embed_all(
     self,
     params,
-    tokens: BlockTokens,
+    tokens: Tokens,
     dtype=jnp.float32,
     on_slice: Callable[[int, int], None] = lambda done, total: None,
   ) -> Array:
     """Embeds every block with the embedder's params -> [N, P]."""
-    num_rows = tokens.lens.shape[0]
-    size = self.retrieval.embedder.config.retriever_proj_size
-    out = empty_rows(num_rows, size, dtype, tokens.lens)
-    total = self.num_slices(num_rows)
+    out = self.empty(tokens.num_rows, dtype)
+    total = self.num_slices(tokens.num_rows)
     for i in range(total):
       out = _embed_slice(self, params, tokens, out, np.int32(i))
       if i % _MAX_IN_FLIGHT == _MAX_IN_FLIGHT - 1:
@@ -132,13 +129,16 @@ class BlockEmbedder:
       on_slice(i + 1, total)
     return out.block_until_ready()
 
+  def empty(self, num_rows: int, dtype=jnp.float32) -> Array:
+    """An index [N, P] of zeros, rows over the mesh."""
+    size, mesh = (
+      self.retrieval.embedder.config.retriever_proj_size,
+      self.retrieval.mesh,
+    )
+    place = mesh and NamedSharding(mesh, sharding.ROWS)
+    return jnp.zeros((num_rows, size), dtype, device=place)
+
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _embed_slice(embedder, params, tokens, out, i):
   return embedder.embed_slice(params, tokens, out, i)
-
-
-def empty_rows(num_rows, size, dtype, like):
-  """Zeros [N, P] with the rows where those of `like` [N] are."""
-  place = getattr(like, "sharding", None)
-  return jnp.zeros((num_rows, size), dtype, device=place)

@@ -20,10 +20,11 @@ import numpy as np
 from realm_jax import distributed
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import journal
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.contract import Contract
-from realm_jax.retrieval.refresh import BlockEmbedder, Index, empty_rows
+from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.sharding import fetch, make_rows, replicate, rows_of_process
-from realm_jax.types import Array, BlockTokens, Inputs
+from realm_jax.types import Array, Inputs
 
 _PROBE_K = 5  # blocks of a probe query that a swap is judged by
 
@@ -67,7 +68,7 @@ class Refresher:
   def __init__(
     self,
     embedder: BlockEmbedder,
-    tokens: BlockTokens,
+    tokens: Tokens,
     contract: Contract,
     *,
     workdir: str | pathlib.Path,
@@ -107,17 +108,17 @@ class Refresher:
       params: of the run.
       num_rows: of the one saved, where other devices wanted others; see `fit`.
     """
-    size = self.embedder.retrieval.embedder.config.retriever_proj_size
-    rows = self.tokens.lens.shape[0]
+    rows = self.tokens.num_rows
     if num_rows in (None, rows):
-      empty = empty_rows(rows, size, jnp.float32, self.tokens.lens)
+      empty = self.embedder.empty(rows)
     else:
+      size = self.embedder.retrieval.embedder.config.retriever_proj_size
       empty = self._everywhere(np.zeros((num_rows, size), np.float32))
     return self._index(empty, params, 0)
 
   def fit(self, index: Index) -> Index:
     """An index that was restored, with the rows that these devices want."""
-    if index.block_emb.shape[0] == self.tokens.lens.shape[0]:
+    if index.block_emb.shape[0] == self.tokens.num_rows:
       return index
     return index.replace(block_emb=self._place(fetch(index.block_emb)))
 
@@ -239,14 +240,14 @@ class Refresher:
       part = block_emb[start - first : end - first]
       return np.pad(part, ((0, end - start - len(part)), (0, 0)))
 
-    num_rows, mesh = self.tokens.lens.shape[0], self.embedder.retrieval.mesh
+    num_rows, mesh = self.tokens.num_rows, self.embedder.retrieval.mesh
     if mesh is None:
       return jnp.asarray(read(0, num_rows))
     return make_rows(read, num_rows, mesh)
 
   def _my_blocks(self) -> tuple[int, int]:
     """First and one past the last block whose row this process has."""
-    num_rows, mesh = self.tokens.lens.shape[0], self.embedder.retrieval.mesh
+    num_rows, mesh = self.tokens.num_rows, self.embedder.retrieval.mesh
     span = (0, num_rows) if mesh is None else rows_of_process(num_rows, mesh)
     first, last = np.minimum(span, self.embedder.retrieval.num_blocks)
     return int(first), int(last)
@@ -311,7 +312,7 @@ class Interleaved(Refresher):
   @property
   def slices_per_step(self) -> int:
     """Slices a training step embeds."""
-    total = self.embedder.num_slices(self.tokens.lens.shape[0])
+    total = self.embedder.num_slices(self.tokens.num_rows)
     return -(-total // self.contract.every_steps)
 
   def _refresh(self, step, state, index, told_to_stop):
@@ -335,7 +336,7 @@ class Interleaved(Refresher):
 
   def fit(self, index):
     """As Refresher.fit; the round is made whole with its own params."""
-    if index.block_emb.shape[0] == self.tokens.lens.shape[0]:
+    if index.block_emb.shape[0] == self.tokens.num_rows:
       return index
     shadow = self.embedder.embed_all(index.shadow_params, self.tokens)
     return super().fit(index).replace(shadow=shadow)

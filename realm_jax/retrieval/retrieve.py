@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from realm_jax import sharding
 from realm_jax.models import unpadded
 from realm_jax.models.embedder import RealmEmbedder, relevance_score
-from realm_jax.retrieval import candidates, mips
+from realm_jax.retrieval import block_tokens, candidates, mips
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.types import Array, BlockTokens, Inputs
 
@@ -117,10 +118,9 @@ class Retrieval:
       "tokens": kept,
     }
 
-  def gather_blocks(self, tokens: BlockTokens, ids: Array) -> BlockTokens:
+  def gather_blocks(self, tokens: Tokens, ids: Array) -> BlockTokens:
     """The tokens of the blocks `ids` [B, ...], each query's where it is."""
-    found = candidates.gather_blocks(tokens, ids)
-    return sharding.split_rows(found, self.mesh)
+    return block_tokens.gather_blocks(tokens, ids, self.mesh)
 
   def embed_candidates(self, params, blocks: BlockTokens, rng=None) -> Array:
     """Embeds candidates [B, K, C-3] -> [B, K, P].

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from realm_jax import backend
 from realm_jax.config import InputError
 from realm_jax.retrieval import selection
 from realm_jax.types import Array
@@ -93,7 +94,7 @@ def scores_of(rows: Array | Quantized, queries: Array, ids: Array) -> Array:
   """
   (b, r), p = ids.shape, queries.shape[1]
   lanes = math.gcd(p, _LANES)
-  piece = _PIECE if jax.default_backend() == "cpu" else 32 * _PIECE
+  piece = _PIECE if backend.name() == "cpu" else 32 * _PIECE
   piece = min(max(piece // max(b, 1), 1), r)
 
   def score(ids):  # [B, piece]

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from realm_jax.retrieval import evidence
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.evidence import Filling, Reading
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
-from realm_jax.types import Array, BlockTokens, Inputs, PretrainBatch
+from realm_jax.types import Array, Inputs, PretrainBatch
 
 
 @struct.dataclass
@@ -70,7 +71,7 @@ def read_each(
   open_qa: OpenQa,
   params,
   block_emb: Array,
-  tokens: BlockTokens,
+  tokens: Tokens,
   question: Inputs,
   beam: int,
 ) -> EachRead:
@@ -93,7 +94,7 @@ def fill_each(
   realm: Realm,
   params,
   block_emb: Array,
-  tokens: BlockTokens,
+  tokens: Tokens,
   batch: PretrainBatch,
   num_words: int = 5,
 ) -> EachFilled:

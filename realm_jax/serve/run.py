@@ -18,7 +18,8 @@ from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
 from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
-from realm_jax.retrieval import manifest
+from realm_jax.retrieval import block_tokens, manifest
+from realm_jax.retrieval.block_tokens import HostTokens, Tokens
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
@@ -27,7 +28,6 @@ from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.run_config import RunConfig
 from realm_jax.serve import versions
 from realm_jax.train import checkpoint
-from realm_jax.types import BlockTokens
 
 # The sub-runs of a demo folder, the most able first.
 _SUB_RUNS = ("finetune", "pretrain", "ict")
@@ -46,7 +46,7 @@ class Run:
     params: {"embedder", ["encoder"], ["reader"]}, on the device.
     tokenizer: of queries and blocks.
     store: the blocks of the index version.
-    tokens: of all N blocks, on the device.
+    tokens: of all N blocks, on the device or, if the config says so, the host.
     block_emb: [N, P] the newest index version, or the one asked for, on the
       device.
     index_version: its number; None: the run has none, it was made just now.
@@ -63,7 +63,7 @@ class Run:
   params: dict[str, Any]
   tokenizer: Tokenizer
   store: BlockStore
-  tokens: BlockTokens
+  tokens: Tokens
   block_emb: jax.Array
   index_version: int | None
   index_path: pathlib.Path | None
@@ -131,10 +131,7 @@ def open_run(workdir: str | pathlib.Path, index: str = "") -> Run:
     score_scale=config["score_scale"],
   )
   params = jax.device_put(params)
-  tokens = store.device_tokens(
-    config["block_len"], padded_rows(len(store), 1, _SLICE)
-  )
-  tokens = jax.device_put(tokens)
+  tokens = _tokens(config, store)
   return Run(
     workdir=workdir,
     config=config,
@@ -203,6 +200,14 @@ def _stores(version, workdir, data, store) -> dict[str, BlockStore]:
       path = _find_data(run_config.read(owner), owner) / "blocks"
       stores[str(path)] = BlockStore(path)
   return stores
+
+
+def _tokens(config, store) -> Tokens:
+  rows, block_len = padded_rows(len(store), 1, _SLICE), config["block_len"]
+  if config["block_tokens"] == "host":
+    block_tokens.check_host()
+    return HostTokens.of(store, block_len, rows)
+  return jax.device_put(store.device_tokens(block_len, rows))
 
 
 def _block_emb(version, retrieval, params, tokens, store):

@@ -41,6 +41,7 @@ _DISK = {
 # What a second start in a workdir may give otherwise.
 _MAY_DIFFER = (
   "attention",
+  "block_tokens",
   "data.source_cache",
   "mesh.data",
   "mesh.fsdp",

@@ -10,9 +10,9 @@ from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer, load_tokenizer
-from realm_jax.retrieval import refresh
+from realm_jax.retrieval import block_tokens, refresh
+from realm_jax.retrieval.block_tokens import HostTokens, Tokens
 from realm_jax.retrieval.candidates import Specials
-from realm_jax.types import BlockTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,19 @@ class Corpus:
       "corpus_hash": self.store.meta["corpus_hash"],
     }
 
-  def tokens(self, block_len: int, slice_size: int) -> BlockTokens:
-    """The blocks' tokens, rows over the mesh, padded to whole slices."""
-    rows = refresh.padded_rows(len(self.store), self.mesh.size, slice_size)
+  def tokens(self, config: ConfigDict) -> Tokens:
+    """The blocks' tokens, rows over the mesh, padded to whole slices.
 
-    def read(first: int, last: int) -> BlockTokens:
+    Raises:
+      InputError: they are to be on the host, which no program can ask.
+    """
+    slice_size, block_len = config.refresh.slice_size, config.block_len
+    rows = refresh.padded_rows(len(self.store), self.mesh.size, slice_size)
+    if config.block_tokens == "host":
+      block_tokens.check_host()
+      return HostTokens.of(self.store, block_len, rows)
+
+    def read(first: int, last: int):
       return self.store.device_tokens(block_len, last, first)
 
     return sharding.make_rows(read, rows, self.mesh)

@@ -18,13 +18,13 @@ from realm_jax.data import input_pipeline
 from realm_jax.models import bert
 from realm_jax.models.reader import RealmReader
 from realm_jax.plan.plan import Part, Program
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens, gather_blocks
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.refresh import Index
 from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens, QaBatch
+from realm_jax.types import QaBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finetuning:
   config: ConfigDict
   corpus: Corpus
   open_qa: OpenQa
-  tokens: BlockTokens
+  tokens: Tokens
 
 
 def open_finetuning(
@@ -57,7 +57,7 @@ def open_finetuning(
   config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   open_qa = _make_open_qa(config, corpus)
-  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  tokens = corpus.tokens(config)
   return Finetuning(config, corpus, open_qa, tokens)
 
 
@@ -207,7 +207,7 @@ def program(config: ConfigDict, corpus) -> Program:
     "search": index.pop("search"),
   }
   if config.embed_found:
-    found = jax.eval_shape(candidates.gather_blocks, tokens, ids)
+    found = jax.eval_shape(gather_blocks, tokens, ids)
     embed_found = functools.partial(
       retrieval.embed_blocks, fill=retrieval.fill.block
     )
@@ -216,7 +216,8 @@ def program(config: ConfigDict, corpus) -> Program:
     )
 
   def read(params, tokens, question, ids):
-    joint, body_mask = open_qa.join(tokens, question, ids)
+    blocks = open_qa.gather_read(tokens, ids)
+    joint, body_mask = open_qa.join(question, blocks)
     return open_qa.read(params, question, joint, body_mask)
 
   parts["joining"] = Part(
@@ -242,5 +243,6 @@ def program(config: ConfigDict, corpus) -> Program:
     vocab_size=corpus.tokenizer.vocab_size,
     fields=("searcher_beam_size", "reader_beam_size", "joint_len"),
     devices=device.devices,
+    on_host=device.on_host,
     sent=device.sent(params, k=beam, read=beam),
   )

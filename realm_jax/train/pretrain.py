@@ -13,19 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.data.masking import Masking
 from realm_jax.models import bert
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.plan.plan import Part, Program
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens, gather_blocks
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import Index
 from realm_jax.train import run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens, PretrainBatch
+from realm_jax.types import PretrainBatch
 
 _CHOICES = {
   "evidence": ("retrieved", "own"),
@@ -48,7 +47,7 @@ class Pretraining:
   config: ConfigDict
   corpus: Corpus
   realm: Realm
-  tokens: BlockTokens
+  tokens: Tokens
 
 
 def open_pretraining(
@@ -64,7 +63,7 @@ def open_pretraining(
   config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   realm = _make_realm(config, corpus)
-  tokens = corpus.tokens(config.block_len, config.refresh.slice_size)
+  tokens = corpus.tokens(config)
   return Pretraining(config, corpus, realm, tokens)
 
 
@@ -98,11 +97,7 @@ def pretrain(
   Raises:
     InputError: a mistake in config, data or workdir.
   """
-  for name, choices in _CHOICES.items():
-    if config[name] not in choices:
-      raise InputError(
-        f"config {name}={config[name]!r}: wanted {' or '.join(choices)}"
-      )
+  run.check_choices(config, _CHOICES)
   opened = open_pretraining(config, workdir)
   config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   realm = run.unpadded(opened.realm, config)
@@ -216,11 +211,12 @@ def program(config: ConfigDict, corpus) -> Program:
     "vocab_size": corpus.tokenizer.vocab_size,
     "fields": ("num_candidates", "joint_len"),
     "devices": device.devices,
+    "on_host": device.on_host,
   }
 
   def read(k):
     ids = shapes.array(device.batch_size, k)
-    found = jax.eval_shape(candidates.gather_blocks, tokens, ids)
+    found = jax.eval_shape(gather_blocks, tokens, ids)
     scopes = {"encoder layers": "realm", "MLM head": "cls"}
     read = Part(shapes.trained(score), (params, batch, found), scopes=scopes)
     return {"joining": read}, found

@@ -7,7 +7,7 @@ common, so that each of them reads as what it does.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from realm_jax.models.embedder import RealmEmbedder
 from realm_jax.plan import flops
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval import manifest, modes, refresh
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.contract import Contract
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
@@ -37,7 +38,7 @@ from realm_jax.train import (
 )
 from realm_jax.train.corpus import Corpus, check_same_data
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens, Inputs
+from realm_jax.types import Inputs
 
 # A run's evaluators: fn(state, index) -> pairs of (name, value).
 Evaluators = Sequence[tuple[str, Callable[[Any, Any], Any]]]
@@ -61,14 +62,30 @@ def model_config(
   )
 
 
+def check_choices(
+  config: ConfigDict, choices: Mapping[str, Sequence[str]]
+) -> None:
+  """Refuses a field that is none of its choices.
+
+  Raises:
+    InputError: names the field, its value and the choices.
+  """
+  for name, known in choices.items():
+    if config[name] not in known:
+      raise InputError(
+        f"config {name}={config[name]!r}: wanted {' or '.join(known)}"
+      )
+
+
 def check_lengths(config: ConfigDict, corpus: Corpus) -> None:
   """Refuses sequences that are longer than the position tables, too many
-  candidates, no room for tokens, attention that is not to be had here, and
-  batches that the devices do not divide.
+  candidates, no room for tokens or place for them, attention that is not to be
+  had here, and batches that the devices do not divide.
 
   Raises:
     InputError: names the field, its value and the mend.
   """
+  check_choices(config, {"block_tokens": ("device", "host")})
   if config.query_len >= config.joint_len:
     raise InputError(
       f"config query_len={config.query_len} leaves no room for a body in"
@@ -157,7 +174,7 @@ def make_refresher(
   workdir: str | pathlib.Path,
   corpus: Corpus,
   retrieval: Retrieval,
-  tokens: BlockTokens,
+  tokens: Tokens,
   probe: Inputs,
 ) -> Refresher:
   """What keeps the run's index fresh.

@@ -19,9 +19,11 @@ from ml_collections import ConfigDict
 
 from realm_jax import sharding
 from realm_jax.config import InputError
+from realm_jax.data.packing import NUM_SPECIALS
 from realm_jax.plan import device, plan, wire
 from realm_jax.plan.plan import Part, Program
-from realm_jax.retrieval import modes, refresh
+from realm_jax.retrieval import block_tokens, modes, refresh
+from realm_jax.retrieval.block_tokens import HostTokens, Tokens
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.refresher import Refresher
 from realm_jax.retrieval.retrieve import Retrieval
@@ -87,6 +89,7 @@ class Device:
     ways: that the batch is split; 1 for the whole.
     rows: of the index, that the device holds.
     shards: of the index among them.
+    num_blocks: of all devices.
   """
 
   config: ConfigDict
@@ -95,7 +98,8 @@ class Device:
   devices: int
   ways: int
   rows: int
-  shards: int = 1
+  shards: int
+  num_blocks: int
 
   @classmethod
   def of(cls, config: ConfigDict, corpus: Any) -> "Device":
@@ -108,7 +112,7 @@ class Device:
     rows = refresh.padded_rows(num_blocks, devices * shards, slice_size)
     own = range(min(num_blocks, rows // devices))
     described = dataclasses.replace(corpus, mesh=whole, store=own)
-    sizes = (devices, ways, rows // devices, shards)
+    sizes = (devices, ways, rows // devices, shards, num_blocks)
     return cls(config, described, mesh, *sizes)
 
   @property
@@ -157,7 +161,7 @@ class Device:
     batch_size, word = config.train.batch_size, jnp.float32.dtype.itemsize
     vectors = batch_size * config.embedder.retriever_proj_size * word
     slices = k and config.refresh.mode == "interleaved"
-    block = plan.bytes_of(self.tokens) // self.rows if read else 0
+    block = block_tokens.row_bytes(self.tokens) if read else 0
     return wire.step(
       mesh.shape,
       params=held(params),
@@ -169,15 +173,27 @@ class Device:
     )
 
   @functools.cached_property
-  def tokens(self) -> BlockTokens:
+  def tokens(self) -> Tokens:
     """A device's rows."""
     rows = self.rows
     small = self.corpus.tokenizer.vocab_size <= 1 << 16
-    dtype = jnp.uint16 if small else jnp.int32
-    width = self.config.block_len - 3
+    dtype = jnp.dtype(jnp.uint16 if small else jnp.int32)
+    width = self.config.block_len - NUM_SPECIALS
+    if self.config.block_tokens == "host":
+      return HostTokens(self.corpus.store, width + NUM_SPECIALS, rows, dtype)
     return BlockTokens(
       array(rows, width, dtype=dtype), array(rows), array(rows)
     )
+
+  @property
+  def on_host(self) -> dict[str, int]:
+    """Bytes that the host keeps for its devices; of tokens, at the most."""
+    tokens = self.tokens
+    if not isinstance(tokens, HostTokens):
+      return {}
+    width = tokens.block_len - NUM_SPECIALS
+    size = width * tokens.dtype.itemsize
+    return {"block tokens": self.num_blocks * size}
 
   def refresher(self, retrieval: Retrieval) -> Refresher:
     """What embeds a device's rows."""
@@ -195,7 +211,7 @@ class Device:
 
   def index(self, params: Any) -> refresh.Index:
     """A device's rows, and those of the next version where it has them."""
-    rows = self.tokens.lens.shape[0]
+    rows = self.tokens.num_rows
     size = self.config.embedder.retriever_proj_size
     index = refresh.Index(
       array(rows, size, dtype=jnp.float32),

@@ -15,6 +15,7 @@ import optax
 from realm_jax import sharding
 from realm_jax.models import objective, reader
 from realm_jax.retrieval import candidates
+from realm_jax.retrieval.block_tokens import Tokens
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
@@ -22,7 +23,7 @@ from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.train import accumulate, parts
 from realm_jax.train.accumulate import Mean
 from realm_jax.train.state import TrainState
-from realm_jax.types import BlockTokens, IctBatch, PretrainBatch, QaBatch
+from realm_jax.types import IctBatch, PretrainBatch, QaBatch
 
 Step = Callable[..., tuple[TrainState, Index | None, dict]]
 
@@ -214,7 +215,7 @@ class JitStep:
     jaxpr: the trace that was compiled; None before the first call.
   """
 
-  def __init__(self, step: Step, tokens: BlockTokens | None):
+  def __init__(self, step: Step, tokens: Tokens | None):
     self._step, self._tokens = step, tokens
     self._jitted = self.jaxpr = None
 

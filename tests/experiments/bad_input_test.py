@@ -73,6 +73,7 @@ def prepare(start, tmp_path):
       "wanted one of never, inline, interleaved, worker",
     ),
     ("evidence=gold", "wanted retrieved or own"),
+    ("block_tokens=disk", "wanted device or host"),
     ("marginalise=word", "wanted token or span"),
     ("embedder.pooling=max", "wanted one of cls, mean"),
     ("text_weights=(0.5, 0.5)", "one weight for each of the 1 sources"),

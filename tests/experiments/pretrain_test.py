@@ -68,6 +68,29 @@ def test_an_interrupted_run_is_the_uninterrupted_one(
   assert made[0] == [(s, s - behind) for s in (2, 4, 6)]
 
 
+@pytest.mark.nightly  # tests/retrieval/block_tokens_test.py is of the tokens
+@pytest.mark.parametrize(
+  ("devices", "mode"), [(1, "inline"), (4, "interleaved")]
+)
+def test_tokens_on_the_host_change_no_figure(
+  own, start, tmp_path, devices, mode
+):
+  """Two steps, with a refresh after the first and an evaluation at the end."""
+  for where in ("device", "host"):
+    outcome = start(
+      *arguments(own, tmp_path / where, mode),
+      f"--config.block_tokens={where}",
+      f"--config.mesh.data={devices}",
+      "--config.refresh.every_steps=1",
+      "--config.train.num_steps=2",
+      "--config.train.eval_every=2",
+    )
+    assert outcome.code == 0, outcome.err
+  lines = what_happened(tmp_path / "host")
+  assert lines == what_happened(tmp_path / "device")
+  assert [line["index_version"] for line in lines if "loss" in line] == [0, 1]
+
+
 @pytest.mark.nightly  # tests/train/multiprocess_test.py is of the same loop
 def test_two_processes_train_as_one_does(own, start, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"

@@ -203,7 +203,18 @@ def test_the_table_has_every_part():
   for name in ("2 devices, 1 GB each", "optimizer moments", "index", "search",
                "span head", "floor", "every 3 steps, between steps"):  # fmt: skip
     assert name in text
-  assert "floor" not in report.table(program, plan.memory(program), None)
+  assert "on the host" not in text
+  config.block_tokens = "host"
+  program = _program(config, train_finetune.program, 2)
+  assert program.on_host == {"block tokens": 407 * (config.block_len - 3) * 2}
+  sizes = plan.memory(program)
+  assert sizes["block tokens"] == 0 and "blocks" not in program.sent
+  text = report.table(program, sizes, None)
+  assert "floor" not in text
+  said = next(line for line in text.splitlines() if "block tokens" in line)
+  assert (
+    said.split() == "block tokens 0, on the host up to 23.6 kB in files".split()
+  )
 
 
 def test_what_is_planned(tmp_path):

@@ -40,6 +40,8 @@ def test_what_is_sent_by_hand():
     "blocks": 174,
     "embeddings": 90,
   }
+  sizes = {"data": 2, "fsdp": 5, "tensor": 1}
+  assert wire.step(sizes, params=0, blocks=90) == {"blocks": 81}  # in parts
   alone = wire.step({"data": 1, "fsdp": 1, "tensor": 1}, 1000, queries=60)
   assert alone == {}
 
@@ -51,12 +53,12 @@ def test_what_a_run_sends():
   sizes = jax.tree.map(lambda x: x.size * 4, found.args[0].params)
   whole = sum(jax.tree.leaves(sizes))
   own = sum(jax.tree.leaves(sizes["embedder"]))
-  b, k, p, c = 4, 4, 16, 32
+  b, k, p = 4, 4, 16
   assert found.sent["params"] == pytest.approx(whole / 2 + own / 2, rel=0.01)
   assert found.sent["gradients"] == pytest.approx(whole, rel=0.01)
   assert found.sent["queries"] == b * p * 4 * 3 // 4
   assert found.sent["short lists"] == b * k * 8 * 3
-  assert found.sent["blocks"] == 2 * (b * k * (2 * (c - 3) + 8) * 3 // 4)
+  assert found.sent["blocks"] == b * k * 64 * 3 // 4  # 31 numbers of 16 bits
   sent = programs.program(ict.get_config("smoke"), ".", 407, 4).sent
   assert sent.keys() == {"gradients", "embeddings"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from realm_jax.config import InputError, RealmConfig
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval import block_tokens, candidates
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.types import BlockTokens, Inputs
 
@@ -41,7 +41,8 @@ def query(*rows, width):
 def test_block_inputs():
   ids = np.array([[0, 1, -1], [2, 3, 0]])
   got = candidates.block_inputs(
-    candidates.gather_blocks(jax.tree.map(jnp.asarray, store()), ids), SPECIALS
+    block_tokens.gather_blocks(jax.tree.map(jnp.asarray, store()), ids),
+    SPECIALS,
   )
   for place, block in np.ndenumerate(ids):
     title, body = ([], []) if block < 0 else (TITLES[block], BODIES[block])
@@ -70,7 +71,7 @@ def test_join_reads_as_one_contiguous_sequence():
   queries = query(*rows, width=7)
   ids = np.array([[-1, 0, 2], [2, 1, 3]])
   joint_len = 9  # cuts bodies, the longer query's more
-  blocks = candidates.gather_blocks(jax.tree.map(jnp.asarray, store()), ids)
+  blocks = block_tokens.gather_blocks(jax.tree.map(jnp.asarray, store()), ids)
   joint, body_mask = candidates.join(queries, blocks, joint_len, SPECIALS)
   flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), joint)
   variables = jax.jit(encoder.init)(jax.random.key(0), flat.input_ids)

@@ -152,7 +152,8 @@ def test_spans_count_from_the_body_whatever_the_query():
 
   @jax.jit
   def read(params, tokens, question):
-    return qa.read(params, question, *qa.join(tokens, question, ids))
+    joint = qa.join(question, qa.gather_read(tokens, ids))
+    return qa.read(params, question, *joint)
 
   logits = read(
     {"reader": reader_of_one_wordpiece(9)}, on_device(tokens), batch.question

@@ -73,6 +73,13 @@ def test_fewer_rows_than_the_threshold_counts_on():
   assert (ids[:, 200:] == -1).all() and np.isneginf(scores[:, 200:]).all()
 
 
+def test_a_large_index_is_read_once_where_it_fits_besides():
+  assert mips.plan(125_000_000, 512, 8, "gpu").tile == 512
+  assert mips.plan(125_000_000, 512, 8, "cpu") == ("buckets", 17, 7680, 256, 0)
+  few = mips.plan(13_353_718, 512, 5000, "gpu")  # smaller buckets, more of them
+  assert few.tile * 13_353_718 / few.bucket <= 4 * 13_353_718
+
+
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("n", [1, 100_000, 13_353_718])
 @pytest.mark.parametrize("b, k", [(1, 8), (64, 5000), (4096, 8), (512, 5000)])

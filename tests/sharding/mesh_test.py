@@ -202,15 +202,6 @@ def test_params_are_gathered_along_what_is_said():
 
 
 @eight_devices
-def test_rows_are_split_where_the_devices_divide_them():
-  mesh = sharding.make_mesh(2, 2, 2)
-  split = jax.jit(lambda x: sharding.split_rows(x, mesh))
-  shapes = {s.data.shape for s in split(jnp.ones((8, 3))).addressable_shards}
-  assert shapes == {(2, 3)}  # over data and fsdp
-  assert split(jnp.ones((3, 2))).shape == (3, 2)
-
-
-@eight_devices
 def test_a_state_goes_on_on_another_mesh(tmp_path):
   state = jax.tree.map(
     lambda x: np.random.default_rng(x.size).permutation(x.size).reshape(x.shape)

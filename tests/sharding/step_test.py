@@ -174,6 +174,9 @@ def test_what_crosses_the_mesh():
   states = tiny.K * tiny.L * SIZES.hidden_size  # a device has one query
   most = max(*matrices, found, states)
   assert max(max(c.sizes) for c in passed) <= most < ROWS
+  # the tokens of half a batch's candidates, with their lengths in whole words
+  words = tiny.B // 2 * tiny.K * (tiny.C - 1) // 2
+  assert [c.kind for c in passed if c.sizes == (words,)] == ["all-reduce"]
   gathered = [max(c.sizes) for c in passed if c.kind == "all-gather"]
   wide = [size for size in gathered if size in matrices]
   # each matrix for the step, and the embedder's for the slice

@@ -12,7 +12,7 @@ import pytest
 from realm_jax import sharding
 from realm_jax.models.encoder import RealmKnowledgeAugEncoder
 from realm_jax.models.reader import RealmReader
-from realm_jax.retrieval import candidates
+from realm_jax.retrieval import block_tokens, candidates
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.retrieval.retrieve import ALL, Fill, Retrieval
 from realm_jax.train import optimizer, step
@@ -70,7 +70,7 @@ def make_batch(kind):
   if kind == "ict":
     ids = np.arange(tiny.B)
     block = candidates.block_inputs(
-      candidates.gather_blocks(jax.tree.map(jnp.asarray, blocks()), ids),
+      block_tokens.gather_blocks(jax.tree.map(jnp.asarray, blocks()), ids),
       tiny.SPECIALS,
     )
     return IctBatch(batch.query, jax.tree.map(np.asarray, block), ids)
