@@ -105,7 +105,9 @@ def test_an_arm_differs_in_what_it_is_named_for():
 
   assert changed("span") == {"masking": "span"}
   assert changed("uniform") == {"masking": "uniform", "fill.query": 0.55}
-  assert changed("stale") == {"refresh.every_steps": 30 * 68}
+  assert changed("stale") == {
+    "refresh.every_steps": 30 * config.pretrain.refresh.every_steps
+  }
   assert changed("no_ict") == {"init.embedder": ""}
 
 

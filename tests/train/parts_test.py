@@ -37,7 +37,7 @@ def ict_batch():
 class Bag(Retrieval):
   """With an embedder that compiles at once: a sum of wordpieces."""
 
-  def embed(self, params, inputs, rng=None, fill=1.0):
+  def embed(self, params, inputs, rng=None, fill=1.0, gapless=True):
     words = params["embedder"]["words"][inputs.input_ids]  # [R, T, P]
     words *= inputs.attention_mask[..., None]
     return jnp.tanh(words.sum(1)) @ params["embedder"]["out"]
