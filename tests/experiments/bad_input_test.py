@@ -272,7 +272,10 @@ def test_a_checksum_that_differs(prepare, tmp_path):
   assert_refused(outcome, wheel, "sha256", "delete it and run again")
 
 
-@pytest.mark.parametrize("command", ["prepare_data", "train_ict"])
+@pytest.mark.parametrize(
+  "command",
+  ["prepare_data", pytest.param("train_ict", marks=pytest.mark.nightly)],
+)
 def test_a_full_disk(own, start_failing, tmp_path, command):
   flags = {
     "prepare_data": ("own.py", f"--config.data.corpus={own.corpus}"),

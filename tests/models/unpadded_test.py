@@ -87,8 +87,18 @@ def model():
   return layers, inputs, layers.init(jax.random.key(0), inputs)
 
 
-@pytest.mark.parametrize("num_groups", [1, 3])
-@pytest.mark.parametrize("read", [None, np.arange(R)[:, None] % [[3, 2]]])
+_PLACES = np.arange(R)[:, None] % [[3, 2]]
+
+
+@pytest.mark.parametrize(
+  ("num_groups", "read"),
+  [
+    (3, None),
+    (1, _PLACES),
+    pytest.param(1, None, marks=pytest.mark.nightly),
+    pytest.param(3, _PLACES, marks=pytest.mark.nightly),
+  ],
+)
 def test_bert_is_the_same_to_rounding(num_groups, read):
   layers, inputs, params = model()
   there = MASK if read is None else np.take_along_axis(MASK, read, axis=1)

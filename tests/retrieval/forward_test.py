@@ -228,6 +228,20 @@ def test_the_order_of_given_candidates_is_kept():
   assert np.isfinite(loss) and loss > 0
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_embedder_gets_no_gradient(frozen):
+  retrieval = tiny.realm(frozen=frozen).retrieval
+  query = tiny.pretrain_batch().query
+
+  def first_of_each(params):
+    return retrieval.embed_query(params, query)[:, 0].sum()
+
+  gradient = jax.jit(jax.grad(first_of_each))(tiny.params_of("embedder"))
+  moved = [np.any(x) for x in jax.tree.leaves(gradient)]
+  assert not any(moved) if frozen else all(moved)
+
+
+@pytest.mark.nightly
 def test_a_frozen_retriever_gets_no_gradient():
   """And the encoder's is what it is beside one that learns."""
   batch, tokens = tiny.pretrain_batch(), on_device(tiny.blocks())

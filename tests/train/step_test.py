@@ -130,8 +130,9 @@ def run_step(kind, num_devices=1, fill=ALL, **changed):
 @pytest.mark.parametrize(
   ("kind", "num_devices", "fill"),
   [
-    ("ict", 8, ROOMY),
+    pytest.param("ict", 8, ROOMY, marks=pytest.mark.nightly),
     pytest.param("encoder", 8, ROOMY, marks=pytest.mark.nightly),
+    # tests/sharding/step_test.py has it every time, on a mesh of all axes
     pytest.param("pretrain", 8, ROOMY, marks=pytest.mark.nightly),
     pytest.param("finetune", 8, ROOMY, marks=pytest.mark.nightly),
     pytest.param("pretrain", 1, CLOSE, marks=pytest.mark.nightly),
