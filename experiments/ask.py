@@ -23,19 +23,24 @@ _WIDTH = 78
 def main(config, workdir, words):
   if not words:
     raise InputError('no question: give one, as "Dutch painter in Delft"')
-  predictor = Predictor(workdir, batch_size=1, index=config.index)
-  (answer,) = predictor.answer([" ".join(words)])
+  show(workdir, " ".join(words), **config)
+
+
+def show(workdir, question: str, index="", evidence=5, characters=400):
+  """Prints the answer and its evidence; the options are the command's."""
+  predictor = Predictor(workdir, batch_size=1, index=index)
+  (answer,) = predictor.answer([question])
   if predictor.note:
     print(f"note: {predictor.note}")
   if answer.score == answer.score:  # not NaN: there is an answer
     print(f"answer: {answer.text or '(none)'}")
     print(f"score: {answer.score:.3f} (its log-probability)")
-  for block in answer.evidence[: config.evidence]:
+  for block in answer.evidence[:evidence]:
     print()
-    print(_show(block, config.characters))
+    print(_block(block, characters))
 
 
-def _show(block, characters: int) -> str:
+def _block(block, characters: int) -> str:
   """p(z|x), title and text of a block, the answer between »marks«."""
   if block.block_id < 0:
     return f"p(z|x) {block.p:.3f}  (null block: no evidence)"

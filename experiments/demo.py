@@ -14,7 +14,7 @@ from experiments.phases import Phase, Phases
 
 
 def main(config, workdir):
-  from experiments import evaluators
+  from experiments import ask, evaluators
   from realm_jax.data import prepare
   from realm_jax.evals import demo_summary, report
   from realm_jax.train import checkpoint, finetune, ict, pretrain
@@ -67,6 +67,7 @@ def main(config, workdir):
       ),
       index("finetune"),
       Phase("evaluate", evaluators.measure_finetuning, (workdir,)),
+      Phase("example", ask.show, (workdir, config.example)),
     )
     phases.wait()
     summary = demo_summary.write(workdir, phases.seconds(), phases.total())

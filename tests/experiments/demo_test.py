@@ -43,7 +43,14 @@ def test_every_phase_once(own, start, tmp_path):
     assert f"{questions} held-out questions" in outcome.out
   summary = files.read_json(demo / "summary.json")
   assert list(summary["seconds"]) == sorted(
-    ["prepare", *PHASES, *INDEXES, "evaluate", "evaluate_pretraining"]
+    [
+      "prepare",
+      *PHASES,
+      *INDEXES,
+      "evaluate",
+      "evaluate_pretraining",
+      "example",
+    ]
   )
   assert summary["questions"] == questions
   assert set(summary["recall"]) >= {"random", "ict", "realm", "bm25"}
