@@ -3,7 +3,7 @@
   launch/swap_demo.sh [DIR]    or
   python -m experiments.swap_demo --config=configs/swap.py:demo --workdir=DIR
 
-demo: under ten minutes on two cores; what it reaches is in docs/swap.md.
+demo: about five minutes on two cores; what it reaches is in docs/swap.md.
 smoke: the same on 12 countries with toy sizes; shows that everything runs,
 learns nothing.
 """
