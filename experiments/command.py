@@ -158,6 +158,9 @@ def clean_exit() -> Iterator[None]:
     yield
   except InputError as e:
     _exit(str(e))
+  except BrokenPipeError:  # who reads has enough, such as `head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
   except OSError as e:
     if e.errno not in _DISK:
       raise

@@ -43,6 +43,7 @@ _MAY_DIFFER = (
   "attention",
   "block_tokens",
   "data.source_cache",
+  "example",
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",

@@ -255,6 +255,22 @@ def test_interrupt_is_130(tmp_path, config_file):
   process.stderr.close()
 
 
+def test_a_reader_who_has_enough_ends_it_without_a_word():
+  code = """
+from experiments import command
+with command.clean_exit():
+  while True:
+    print("word " * 99)
+"""
+  job = subprocess.Popen(
+    [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  assert job.stdout.readline().startswith(b"word")
+  job.stdout.close()
+  assert job.stderr.read() == b""
+  assert job.wait(60) == 1
+
+
 def test_help_names_the_flags(tmp_path, config_file):
   process = _start(tmp_path, config_file, "--help")
   stdout, _ = process.communicate(timeout=60)
