@@ -23,21 +23,32 @@ _WIDTH = 78
 def main(config, workdir, words):
   if not words:
     raise InputError('no question: give one, as "Dutch painter in Delft"')
-  show(workdir, " ".join(words), **config)
+  show(workdir, " ".join(words), config)
 
 
-def show(workdir, question: str, index="", evidence=5, characters=400):
-  """Prints the answer and its evidence; the options are the command's."""
-  predictor = Predictor(workdir, batch_size=1, index=index)
+def options() -> config_dict.ConfigDict:
+  """What the command takes as --config.KEY, with its defaults."""
+  defaults = config_dict.ConfigDict()
+  # another index version than the newest, with its blocks: its number, its
+  # directory, or a run's
+  defaults.index = ""
+  defaults.evidence = 5  # blocks shown
+  defaults.characters = 400  # of each block's text
+  return defaults
+
+
+def show(workdir, question: str, config):
+  """Prints the answer and its evidence, config as `options`."""
+  predictor = Predictor(workdir, batch_size=1, index=config.index)
   (answer,) = predictor.answer([question])
   if predictor.note:
     print(f"note: {predictor.note}")
   if answer.score == answer.score:  # not NaN: there is an answer
     print(f"answer: {answer.text or '(none)'}")
     print(f"score: {answer.score:.3f} (its log-probability)")
-  for block in answer.evidence[:evidence]:
+  for block in answer.evidence[: config.evidence]:
     print()
-    print(_block(block, characters))
+    print(_block(block, config.characters))
 
 
 def _block(block, characters: int) -> str:
@@ -54,10 +65,4 @@ def _block(block, characters: int) -> str:
 
 
 if __name__ == "__main__":
-  defaults = config_dict.ConfigDict()
-  # another index version than the newest, with its blocks: its number, its
-  # directory, or a run's
-  defaults.index = ""
-  defaults.evidence = 5  # blocks shown
-  defaults.characters = 400  # of each block's text
-  command.run(main, defaults=defaults, words="question")
+  command.run(main, defaults=options(), words="question")

@@ -30,6 +30,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,6 +47,7 @@ _PROGRESS = flags.DEFINE_bool("progress", True, "shows it on stderr")
 
 HELP = {"--help", "-help", "-h", "--helpshort", "-?"}
 PROCESSES = "REALM_PROCESSES"  # this process's place in a job of several
+_STDOUT = 1  # its file descriptor
 _XLA_CACHE = "JAX_COMPILATION_CACHE_DIR"
 MALLOC = (
   "glibc.malloc.hugetlb=1",  # huge pages, where the kernel gives them
@@ -158,8 +160,10 @@ def clean_exit() -> Iterator[None]:
     yield
   except InputError as e:
     _exit(str(e))
-  except BrokenPipeError:  # who reads has enough, such as `head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except BrokenPipeError:
+    if _is_read():
+      raise
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     sys.exit(1)
   except OSError as e:
     if e.errno not in _DISK:
@@ -169,6 +173,13 @@ def clean_exit() -> Iterator[None]:
     )
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _is_read() -> bool:
+  """Whether somebody reads what is printed; `head` stops when it has enough."""
+  stdout = select.poll()
+  stdout.register(_STDOUT, 0)
+  return not any(event & select.POLLERR for _, event in stdout.poll(0))
 
 
 def use_huge_pages(even_with_jax: bool = False) -> None:

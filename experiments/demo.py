@@ -67,7 +67,7 @@ def main(config, workdir):
       ),
       index("finetune"),
       Phase("evaluate", evaluators.measure_finetuning, (workdir,)),
-      Phase("example", ask.show, (workdir, config.example)),
+      Phase("example", ask.show, (workdir, config.example, ask.options())),
     )
     phases.wait()
     summary = demo_summary.write(workdir, phases.seconds(), phases.total())

@@ -5,6 +5,7 @@ configuration_realm.py), so its config.json files load unchanged.
 """
 
 import dataclasses
+import importlib
 import json
 import numbers
 import os
@@ -65,6 +66,22 @@ class InputError(ValueError):
 
   Every command prints it without a traceback and exits with code 2.
   """
+
+
+def imported(name: str, field: str) -> Any:
+  """The function "package.module:function" that a config's field names.
+
+  Raises:
+    InputError: it can't be imported.
+  """
+  module, _, function = name.partition(":")
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ImportError, AttributeError, ValueError) as e:
+    raise InputError(
+      f"config {field}={name}: cannot import it ({e}): wanted"
+      ' "package.module:function" of an installed package'
+    ) from e
 
 
 @dataclasses.dataclass(frozen=True, init=False)

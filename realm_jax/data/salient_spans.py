@@ -7,11 +7,10 @@ than the start of a sentence. spaCy is the alternative behind extra `ner`.
 """
 
 import bisect
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from realm_jax.config import InputError
+from realm_jax.config import InputError, imported
 from realm_jax.data.sentences import split_sentences
 from realm_jax.data.wordpieces import char_to_byte
 
@@ -100,7 +99,7 @@ def make_annotator(name: str) -> Annotator:
   if kind == "spacy":
     return _by_pieces(_spacy_finder(rest or _SPACY_MODEL))
   if rest:
-    return _checked(_imported(kind, rest, name), name)
+    return _checked(imported(name, "data.annotator"), name)
   raise InputError(
     f'data.annotator="{name}": wanted "rules", "spacy", "spacy:MODEL" or a'
     ' function of yours, "package.module:function"'
@@ -215,16 +214,6 @@ def _spacy_finder(model: str) -> Callable[[list[str]], list[list[Span]]]:
     ]
 
   return find
-
-
-def _imported(module: str, function: str, name: str) -> Callable:
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as e:
-    raise InputError(
-      f'data.annotator="{name}": cannot import it ({e}): wanted'
-      ' "package.module:function" of an installed package'
-    ) from e
 
 
 def _checked(function: Callable, name: str) -> Annotator:

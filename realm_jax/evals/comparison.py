@@ -88,15 +88,7 @@ def score_ranking(
 
 def _own_scores(run, questions, cutoffs) -> QaScores:
   """The run's own row: by its reader, else its encoder, else the search."""
-  found = qa.find_blocks(
-    run.retrieval,
-    run.params,
-    run.block_emb,
-    [q.question for q in questions],
-    run.tokenizer,
-    query_len=run.config["query_len"],
-    num_found=max(cutoffs),
-  )
+  found = qa.find_by_run(run, questions, max(cutoffs))
   own = score_ranking(found, questions, run.store, cutoffs)
   if run.open_qa is not None:
     answered = qa.score_run(run, questions)

@@ -238,15 +238,27 @@ def recall_of_run(
   Args:
     run: serve.run.Run.
   """
-  found = find_blocks(
+  found = find_by_run(run, questions, max(cutoffs))
+  return score_found(found.ids, questions, run.store, cutoffs)
+
+
+def find_by_run(
+  run: Any, questions: Sequence[qa.Question], num_found: int
+) -> Found:
+  """As find_blocks, in a run's own index.
+
+  Args:
+    run: serve.run.Run.
+  """
+  return find_blocks(
     run.retrieval,
     run.params,
     run.block_emb,
     [q.question for q in questions],
     run.tokenizer,
     query_len=run.config["query_len"],
+    num_found=num_found,
   )
-  return score_found(found.ids, questions, run.store, cutoffs)
 
 
 @functools.partial(jax.jit, static_argnames=("retriever", "num_found"))

@@ -22,8 +22,6 @@ Weights that are to be dropped are not: a fast backend refuses to train with
 attention_probs_dropout_prob over 0. In evaluation nothing is dropped.
 """
 
-import functools
-import importlib
 from typing import Protocol
 
 import jax
@@ -31,7 +29,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from realm_jax import backend
-from realm_jax.config import InputError, RealmConfig
+from realm_jax.config import InputError, RealmConfig, imported
 from realm_jax.models import precision
 from realm_jax.models.dropout import Dropout
 from realm_jax.types import Array
@@ -147,18 +145,6 @@ def _cudnn(q: Array, k: Array, v: Array, lengths: Array) -> Array:
   return mixed[:, :places]
 
 
-@functools.cache
-def _imported(name: str) -> Fast:
-  module, _, function = name.partition(":")
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as e:
-    raise InputError(
-      f"config attention={name}: cannot import it ({e}): wanted"
-      ' "module:function" of an installed package'
-    ) from e
-
-
 def find(name: str) -> Fast:
   """The fast backend of that name.
 
@@ -166,7 +152,7 @@ def find(name: str) -> Fast:
     InputError: it can't be imported, or doesn't run on this device.
   """
   if ":" in name:
-    return _imported(name)
+    return imported(name, "attention")
   if backend.name() != "gpu":
     raise InputError(
       f"config attention={name}: runs on NVIDIA's GPUs, and the device is a"

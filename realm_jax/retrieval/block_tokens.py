@@ -116,9 +116,7 @@ def slices(
     ids = first + jnp.arange(size, dtype=jnp.int32)
     return _ask_host(tokens, ids, mesh, sharding.ROWS)
 
-  def cut(
-    x,
-  ):  # [N, ...] -> [shards, rows of a shard, ...] -> [shards, size, ...]
+  def cut(x):  # [N, ...] -> [shards, size, ...]
     x = x.reshape(num_shards, -1, *x.shape[1:])
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
 

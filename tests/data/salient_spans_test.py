@@ -114,6 +114,7 @@ def test_an_annotator_of_the_users_own():
   "name, message",
   [
     ("no_such_package:f", "cannot import it"),
+    (":f", "cannot import it"),
     ("json:no_such_function", "cannot import it"),
     (f"{__name__}:one_too_few", "has spans of 1 texts, and was given 2"),
     (f"{__name__}:beyond", "the span 0-3 of a text with 2 characters"),

@@ -271,6 +271,11 @@ with command.clean_exit():
   assert job.wait(60) == 1
 
 
+def test_another_broken_pipe_is_a_bug():
+  with pytest.raises(BrokenPipeError), command.clean_exit():
+    raise BrokenPipeError
+
+
 def test_help_names_the_flags(tmp_path, config_file):
   process = _start(tmp_path, config_file, "--help")
   stdout, _ = process.communicate(timeout=60)
