@@ -94,7 +94,7 @@ def wait():
 
 
 def stepper(sizes):
-  """Loss, all gradients, update."""
+  """Loss, all gradients, update; a few steps."""
   s, model = sizes, Realm(sizes).to(DEVICE)
   optimizer = torch.optim.AdamW(model.parameters(), fused=DEVICE == "cuda")
   rows = s["B"] * s["K"]
@@ -103,11 +103,12 @@ def stepper(sizes):
   places, targets = _ids(s["L"], rows, s["M"]), ids(rows, s["M"])
 
   def step(_):
-    with autocast():
-      loss = model(*given, places, targets)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for _ in range(s["times"]):
+      with autocast():
+        loss = model(*given, places, targets)
+      loss.backward()
+      optimizer.step()
+      optimizer.zero_grad(set_to_none=True)
     return wait()
 
   return step

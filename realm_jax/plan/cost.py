@@ -4,7 +4,8 @@ FLOPs are those of matrix products, a multiply-add as two, over all that the
 machine is given to do, padding as well. Bytes are what its kernels read and
 write (plan/kernels.py). A loop of unknown length counts as one round. Attention
 that is one operation (cuDNN's, of models/attention.py) counts as the products
-that it stands for; what a kernel of one's own hides is not counted.
+that it stands for, and so does our own kernel (retrieval/hopper.py); what a
+kernel of one's own hides is not counted.
 """
 
 import math
@@ -21,6 +22,8 @@ _ATTENTION = {
   "dot_product_attention_fwd_wrapper": 2,
   "dot_product_attention_bwd_wrapper": 4,
 }
+# The scope of the kernel that searches: one product of its two operands.
+_BUCKET_MAXIMA = "/bucket_maxima"
 
 
 class Cost(NamedTuple):
@@ -91,6 +94,9 @@ def products(op: Op) -> int:
   if op.name in _ATTENTION:
     q, k = op.reads[:2]  # [R, T, H, D/H]
     return 2 * _ATTENTION[op.name] * math.prod(q.shape) * k.shape[1]
+  if op.scope.endswith(_BUCKET_MAXIMA):
+    rows, queries = op.reads
+    return 2 * math.prod(rows.shape) * queries.shape[0]
   if op.name != "dot_general":
     return 0
   (contracted, _), _ = op.params["dimension_numbers"]

@@ -1,7 +1,8 @@
 """Exact maximum inner product search, on one device or with rows over a mesh.
 
-Scores are float32 sums; `retrieval.scan` says how the best are found. Equal
-rows have equal scores and come in order of their ids.
+Scores are float32 sums; `retrieval.scan` says how the best are found, and
+`retrieval.hopper` has a kernel for some GPUs. Equal rows have equal scores and
+come in order of their ids.
 """
 
 import functools
@@ -14,8 +15,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from realm_jax import backend
 from realm_jax.config import InputError
-from realm_jax.retrieval import scan, selection, vectors
+from realm_jax.retrieval import hopper, scan, selection, vectors
 from realm_jax.types import Array
+
+_MOST_ROUNDED = 128  # k for which some 2 k buckets are few rows
 
 
 class Plan(NamedTuple):
@@ -174,6 +177,17 @@ def _top_k_of_rows(rows, queries, k, num_valid, recall_target):
 
     return _in_tiles(search, queries, sizes.tile)
 
+  def by_rounded(tile):
+    rest = plan_of_buckets(n, len(tile), k, platform)
+    return scan.by_rounded(
+      rows,
+      tile,
+      k,
+      num_valid,
+      hopper.bucket_maxima,
+      lambda: by_buckets(tile, rest),
+    )
+
   def search(tile):
     if recall_target is not None:
       return scan.approximately(rows, tile, k, num_valid, sizes, recall_target)
@@ -186,6 +200,8 @@ def _top_k_of_rows(rows, queries, k, num_valid, recall_target):
       rows, tile, k, num_valid, sizes, lambda: by_buckets(tile, rest)
     )
 
+  if recall_target is None and k <= _MOST_ROUNDED and hopper.takes(rows):
+    return _in_tiles(by_rounded, queries, hopper.QUERIES)
   return _in_tiles(search, queries, sizes.tile)
 
 

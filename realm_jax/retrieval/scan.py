@@ -9,6 +9,10 @@ k best buckets: each of k better buckets would hold a better row, and of equal
 buckets the lower one goes first, as its rows do. So one selection over buckets
 in the end, and one over the rows of the k best, find the top k.
 
+`by_rounded` takes the maxima from a kernel (retrieval/hopper.py) whose queries
+are rounded, and more than k buckets. What rounding hid in all other buckets has
+a bound; where that reaches the k-th best found, the search is done anew.
+
 `by_threshold` is for a k of thousands, where the rows of k buckets would be too
 many. A sample of the rows gives a score that most likely somewhat more than k
 rows reach; one bit is kept of each row, whether it does; and the rows that do
@@ -28,11 +32,12 @@ import jax
 import jax.numpy as jnp
 
 from realm_jax import backend
-from realm_jax.retrieval import selection, vectors
+from realm_jax.retrieval import hopper, selection, vectors
 
 _MARGIN = 2  # beyond k, against rounding
 _PARTLY = 2  # buckets with rows that don't count may take a place
 _DEVIATIONS = 4  # of what a sample counts; both ways, one in 10,000 is beyond
+_ROUNDING = 2**-15  # of a float32 sum of 128 products, of their lengths
 
 
 def whole(rows, queries, k, num_valid, fast_bisect):
@@ -59,9 +64,31 @@ def by_buckets(rows, queries, k, num_valid, sizes, bisect):
   m = min(k + _MARGIN + _PARTLY, len(maxima))
   at = selection.places(maxima, m, bisect)[:, None] * sizes.bucket  # [m, 1, B]
   at = at + jnp.arange(sizes.bucket, dtype=jnp.int32)[:, None]
-  return _best_of_list(
-    rows, queries, k, num_valid, sizes.chunk, at.reshape(-1, b), True, bisect
-  )
+  ids, valid = _in_chunks(at.reshape(-1, b), n, sizes.chunk, num_valid)
+  return _best_of_list(rows, queries, k, ids, valid, bisect)
+
+
+def by_rounded(rows, queries, k, num_valid, maxima_of, otherwise):
+  """The top k of [N, P] rows in bfloat16 by maxima for rounded queries.
+
+  Args:
+    maxima_of: as `hopper.bucket_maxima`.
+    otherwise: gives the result where rounding may hide some of it.
+  """
+  b, bucket = queries.shape[0], hopper.BUCKET
+  rounded = _rounded(queries)
+  maxima, longest = maxima_of(rows, rounded.astype(jnp.bfloat16))
+  first = jnp.arange(len(maxima), dtype=jnp.int32)[:, None] * bucket
+  maxima = jnp.where(first < num_valid, maxima, -jnp.inf)
+  at = selection.places_by_groups(maxima, min(2 * k + 8, len(maxima)))  # [m, B]
+  edge = jnp.take_along_axis(maxima, at, axis=0).min(0)  # no other is above
+  ids = at[:, None] * bucket + jnp.arange(bucket, dtype=jnp.int32)[:, None]
+  ids = ids.reshape(-1, b)
+  found = _best_of_list(rows, queries, k, ids, ids < num_valid, False)
+  hidden = jnp.linalg.norm(queries - rounded, axis=1)
+  hidden += _ROUNDING * jnp.linalg.norm(queries, axis=1)
+  complete = (edge + hidden * longest < found[0][:, -1]) | jnp.isneginf(edge)
+  return jax.lax.cond(complete.all(), lambda: found, otherwise)
 
 
 def by_threshold(rows, queries, k, num_valid, sizes, otherwise):
@@ -87,10 +114,9 @@ def by_threshold(rows, queries, k, num_valid, sizes, otherwise):
 
   def listed():
     at = selection.places_of_bits(words, size)
+    ids, valid = _in_chunks(at, n, sizes.chunk, num_valid)
     in_list = jnp.arange(size)[:, None] < count
-    return _best_of_list(
-      rows, queries, k, num_valid, sizes.chunk, at, in_list, True
-    )
+    return _best_of_list(rows, queries, k, ids, in_list & valid, True)
 
   fits = ((count >= k + _MARGIN) & (count <= size)).all()
   return jax.lax.cond(fits, listed, otherwise)
@@ -143,10 +169,14 @@ def _scores(rows, queries):
   coarse = None if backend.name() == "cpu" else vectors.as_bfloat16(rows)
   if coarse is None:
     return _product(vectors.floats(rows), queries)
-  # a compiler may leave out a cast there and back, but not this rounding
-  high = jax.lax.reduce_precision(queries, exponent_bits=8, mantissa_bits=7)
+  high = _rounded(queries)
   halves = (half.astype(coarse.dtype) for half in (high, queries - high))
   return vectors.scaled(sum(_product(coarse, half) for half in halves), rows)
+
+
+def _rounded(queries):
+  """To what bfloat16 holds; a cast there and back a compiler may leave out."""
+  return jax.lax.reduce_precision(queries, exponent_bits=8, mantissa_bits=7)
 
 
 def _product(rows, queries):
@@ -165,11 +195,16 @@ def _ids(at, n, chunk):
   return jnp.minimum(first, n - chunk) + at - first
 
 
-def _best_of_list(rows, queries, k, num_valid, chunk, at, in_list, bisect):
-  """The top k of the rows at places [R, B] in the chunks, where in_list."""
-  ids = _ids(at, rows.shape[0], chunk)
-  scores = vectors.scores_of(rows, queries, ids.T).T
-  valid = in_list & (ids >= at // chunk * chunk) & (ids < num_valid)
+def _in_chunks(at, n, chunk, num_valid):
+  """The row ids of places in the chunks, and which of them count."""
+  ids = _ids(at, n, chunk)
+  return ids, (ids >= at // chunk * chunk) & (ids < num_valid)
+
+
+def _best_of_list(rows, queries, k, ids, valid, bisect):
+  """The top k of the rows ids [R, B] where valid."""
+  near = jnp.minimum(ids, rows.shape[0] - 1)
+  scores = vectors.scores_of(rows, queries, near.T).T
   return selection.best(jnp.where(valid, scores, -jnp.inf), ids, k, bisect)
 
 

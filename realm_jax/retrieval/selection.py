@@ -18,6 +18,8 @@ from realm_jax.types import Array
 MANY = 256  # from this k on, bisection is faster on a CPU
 WORD = 32  # places in a word of the bit mask
 _SLABS = 8  # parts that are counted beside each other
+_GROUP = 32  # values that stand for each other in `places_by_groups`
+_FEW = 4096  # values that are ranked at once
 
 
 def largest(values: Array, k: int, bisect: bool) -> tuple[Array, Array]:
@@ -47,6 +49,24 @@ def places(values: Array, k: int, bisect: bool) -> Array:
   if bisect and k >= MANY:
     return _places(values, k)
   return jnp.sort(largest(values, k, bisect)[1], axis=0)
+
+
+def places_by_groups(values: Array, k: int) -> Array:
+  """As `places`, by the maxima of groups: for many values and a small k.
+
+  Each of the k largest is in one of the k groups with the largest maxima.
+  """
+  w, b = values.shape
+  if w <= max(_GROUP * k, _FEW):
+    return places(values, k, False)
+  fill = ((0, -w % _GROUP), (0, 0))
+  groups = jnp.pad(values, fill, constant_values=-jnp.inf)
+  groups = groups.reshape(-1, _GROUP, b)
+  at = places_by_groups(groups.max(1), k)[:, None] * _GROUP  # [k, 1, B]
+  at = at + jnp.arange(_GROUP, dtype=jnp.int32)[:, None]
+  at = at.reshape(-1, b)
+  near = jnp.take_along_axis(groups.reshape(-1, b), at, axis=0)
+  return jnp.take_along_axis(at, places(near, k, False), axis=0)
 
 
 def best(

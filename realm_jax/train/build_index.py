@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from realm_jax import run_config, sharding
+from realm_jax import backend, run_config, sharding
 from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.tokenizer import Tokenizer
@@ -29,7 +29,8 @@ from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 from realm_jax.types import BlockTokens
 
-SLICE = 32  # blocks a device embeds at a time: few, so that they are alike
+SLICE = 32  # blocks a CPU embeds at a time: few, so that they are alike
+_SLICE = 256  # other devices, which few don't fill
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
     # programs.
     run.make_retrieval(config, corpus),
     config.block_len,
-    SLICE * corpus.mesh.size,
+    slice_size() * corpus.mesh.size,
   )
   manifest = {
     **corpus.meta,
@@ -255,6 +256,11 @@ def embed_chunk(
   emb = np.concatenate(parts)
   vectors.check_finite(f"blocks {first}..{last - 1}, embedded", emb)
   stage.add(chunk, emb, time.monotonic() - began, total)
+
+
+def slice_size() -> int:
+  """Blocks that a device embeds at a time."""
+  return SLICE if backend.name() == "cpu" else _SLICE
 
 
 def _rows_of(stage, chunk, num_blocks) -> range:
