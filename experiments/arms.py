@@ -53,6 +53,10 @@ class Seed:
     """Where the figures of an arm are."""
     return self.workdir / "measured" / f"seed{self.seed}.{arm}.json"
 
+  def metrics(self, pretraining: str) -> pathlib.Path:
+    """Of a pre-training."""
+    return self._path(f"pretrain_{pretraining}") / "metrics.jsonl"
+
   def _path(self, name: str) -> pathlib.Path:
     return self.workdir / f"seed{self.seed}" / name
 
@@ -124,6 +128,12 @@ def names(config: ConfigDict) -> list[str]:
     seeds = ",".join(map(str, config.seeds))
     raise InputError(f"--seeds={seeds}: wanted some, each once, such as 0,1,2")
   return chosen
+
+
+def pretrainings(config: ConfigDict, names: list[str]) -> list[str]:
+  """What the arms are from, in their order."""
+  sources = itertools.chain(*(config.sources[name] for name in names))
+  return [name for name in dict.fromkeys(sources) if name]
 
 
 def run(phases: Phases, work: Iterator[tuple[list, list]]) -> None:

@@ -36,7 +36,11 @@ def main(config, workdir):
     arms.run(phases, (pair for seed in seeds for pair in seed.work(names)))
     total = phases.total()
   paths = {name: [seed.measured(name) for seed in seeds] for name in names}
-  table = ablations.write(workdir, paths, config.paper.to_dict(), total)
+  runs = {
+    name: [seed.metrics(name) for seed in seeds]
+    for name in arms.pretrainings(config, names)
+  }
+  table = ablations.write(workdir, paths, runs, config.paper.to_dict(), total)
   print(table)
 
 

@@ -2,7 +2,8 @@
 
 An arm is judged after fine-tuning (exact match), and by what it was fine-tuned
 from: its retriever (zero-shot recall, as the paper's), and what that is worth
-to its encoder (retrieval utility).
+to its encoder (retrieval utility). A pre-training is judged by what its own
+index gave it while it went on as well.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from realm_jax import files
 from realm_jax.data import qa as qa_files
-from realm_jax.evals import pretrain, qa
+from realm_jax.evals import curves, pretrain, qa
 from realm_jax.evals.exact_match import (
   mean_and_se,
   paired_difference,
@@ -27,6 +28,14 @@ _COLUMNS = {
   "answer_recall_5": "has@5",
   "retrieval_utility": "utility",
 }
+# of metrics.jsonl -> its column; the differences of _GAINS are of interest
+_TRAINING = {
+  "gold_in_candidates": "gold found",
+  "retrieval_utility": "utility",
+  "loss": "loss",
+  "index_staleness": "staleness",
+}
+_GAINS = ("gold_in_candidates", "retrieval_utility")
 
 
 def measure(
@@ -71,6 +80,7 @@ def measure(
 def write(
   workdir: pathlib.Path,
   paths: Mapping[str, Sequence[pathlib.Path]],
+  runs: Mapping[str, Sequence[pathlib.Path]],
   paper: Mapping[str, Sequence[float]],
   total: Mapping[str, float],
 ) -> str:
@@ -79,6 +89,7 @@ def write(
   Args:
     workdir: of the suite.
     paths: arm -> what `measure` wrote, a file a seed.
+    runs: pre-training -> its metrics.jsonl, a file a seed.
     paper: arm -> exact match and recall@5 of the paper, percent.
     total: what it cost.
 
@@ -86,14 +97,21 @@ def write(
     The table.
   """
   seeds = {arm: [files.read_json(p) for p in of] for arm, of in paths.items()}
-  arms = {arm: _summary(of, seeds.get(_FIRST)) for arm, of in seeds.items()}
+  arms = _summaries(seeds, _COLUMNS, ["exact_match"])
+  trained = {name: list(map(_later_half, of)) for name, of in runs.items()}
+  training = _summaries(trained, _TRAINING, _GAINS)
   for arm, scores in paper.items():
     if arm in arms:
       arms[arm]["paper"] = dict(
         zip(("exact_match", "recall_5"), scores, strict=True)
       )
   questions = next(iter(seeds.values()))[0]["questions"]
-  summary = {"questions": questions, "arms": arms, **total}
+  summary = {
+    "questions": questions,
+    "arms": arms,
+    "training": training,
+    **total,
+  }
   files.write_json(workdir / "table.json", summary)
   table = markdown(summary)
   with files.atomic_publish(workdir / "table.md") as tmp:
@@ -102,9 +120,9 @@ def write(
 
 
 def markdown(summary: Mapping) -> str:
-  """The table as a person reads it."""
+  """The tables as a person reads them."""
   names = ["arm", *_COLUMNS.values(), f"EM - {_FIRST}", "paper EM", "paper R@5"]
-  rows = [names, ["---"] * len(names)]
+  rows = [names]
   for arm, of in summary["arms"].items():
     paper = of.get("paper", {})
     shown = [paper.get(name, "-") for name in ("exact_match", "recall_5")]
@@ -114,31 +132,73 @@ def markdown(summary: Mapping) -> str:
   count = max(
     len(of["exact_match"]["seeds"]) for of in summary["arms"].values()
   )
-  lines = [f"| {' | '.join(row)} |" for row in rows]
-  return "\n".join(
-    [
-      *lines,
-      "",
-      f"{summary['questions']} held-out questions; mean ± standard error over"
-      f" the seeds ({count}), differences seed by seed. R@5 (gold block), has@5"
-      " (answer in the text) and utility (nats, on held-out queries with salient"
-      " masks) before fine-tuning, each with a fresh index. The paper's:"
-      " percent, NQ dev; its R@5 is has@5.",
-    ]
+  note = (
+    f"{summary['questions']} held-out questions; mean ± standard error over"
+    f" the seeds ({count}), differences seed by seed. R@5 (gold block), has@5"
+    " (answer in the text) and utility (nats, on held-out queries with salient"
+    " masks) before fine-tuning, each with a fresh index. The paper's:"
+    " percent, NQ dev; its R@5 is has@5."
   )
+  parts = [*_table(rows), "", note]
+  if summary["training"]:
+    parts += ["", *_training_table(summary["training"])]
+  return "\n".join(parts)
 
 
-def _summary(seeds: Sequence[Mapping], first: Sequence[Mapping] | None) -> dict:
-  """Means over the seeds of an arm; `first` has those of the first arm."""
-  figures = {}
-  for name in _COLUMNS:
-    values = [of[name] for of in seeds if of.get(name) is not None]
-    if values:
-      figures[name] = {**_pair(mean_and_se(values)), "seeds": values}
-  if first and first is not seeds:
-    ours, theirs = ([of["exact_match"] for of in arm] for arm in (seeds, first))
-    figures["exact_match_gain"] = _pair(paired_difference(ours, theirs))
-  return figures
+def _training_table(training: Mapping) -> list[str]:
+  less = [f"{_TRAINING[name]} - {_FIRST}" for name in _GAINS]
+  rows = [["pre-training", *_TRAINING.values(), *less]]
+  for name, of in training.items():
+    gains = [_cell(of.get(f"{figure}_gain"), "+") for figure in _GAINS]
+    rows.append(
+      [name, *(_cell(of.get(figure)) for figure in _TRAINING), *gains]
+    )
+  note = (
+    "While pre-training, the mean of the later half of its steps: the share of"
+    " queries whose gold block is among the candidates, utility and loss in"
+    " nats, each by the index and the masks that the run has; the index's age"
+    " in steps."
+  )
+  return [*_table(rows), "", note]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+  first, *rest = rows
+  rows = [first, ["---"] * len(first), *rest]
+  return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _later_half(path: pathlib.Path) -> dict[str, float]:
+  """Means of a run's metrics.jsonl, by name."""
+  rows = curves.read_metrics(path)
+  rows = [row for row in rows if 2 * row["step"] > rows[-1]["step"]]
+  values = {
+    name: [row[name] for row in rows if row.get(name) is not None]
+    for name in _TRAINING
+  }
+  return {name: math.fsum(of) / len(of) for name, of in values.items() if of}
+
+
+def _summaries(
+  seeds: Mapping[str, Sequence[Mapping]],
+  names: Mapping[str, str],
+  gains: Sequence[str],
+) -> dict[str, dict]:
+  """Means over the seeds of each arm, and differences to the first arm."""
+  first, summaries = seeds.get(_FIRST), {}
+  for arm, of in seeds.items():
+    figures = summaries[arm] = {}
+    for name in names:
+      values = [one[name] for one in of if one.get(name) is not None]
+      if values:
+        figures[name] = {**_pair(mean_and_se(values)), "seeds": values}
+    for name in gains if first and arm != _FIRST else ():
+      pairs = zip(of, first, strict=True)
+      pairs = [(a[name], b[name]) for a, b in pairs if name in a and name in b]
+      if pairs:
+        gain = paired_difference(*zip(*pairs, strict=True))
+        figures[f"{name}_gain"] = _pair(gain)
+  return summaries
 
 
 def _pair(pair: tuple[float, float]) -> dict[str, float | None]:

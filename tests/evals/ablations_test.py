@@ -28,7 +28,7 @@ def test_means_over_seeds_and_differences_seed_by_seed(tmp_path):
     for arm, values in em.items()
   }
   paper = {"stale": (28.7, 15.1), "uniform": (32.3, 24.2)}
-  table = ablations.write(tmp_path, paths, paper, {"seconds_total": 7.0})
+  table = ablations.write(tmp_path, paths, {}, paper, {"seconds_total": 7.0})
   summary = json.loads((tmp_path / "table.json").read_text())
   assert (tmp_path / "table.md").read_text() == table + "\n"
   assert (summary["questions"], summary["seconds_total"]) == (63, 7.0)
@@ -61,8 +61,38 @@ def test_means_over_seeds_and_differences_seed_by_seed(tmp_path):
 
 def test_of_one_seed_there_is_no_standard_error(tmp_path):
   paths = {"span": [write(tmp_path, "span", 0, exact_match=0.125)]}
-  table = ablations.write(tmp_path, paths, {}, {})
+  table = ablations.write(tmp_path, paths, {}, {}, {})
   assert "| span | 0.125 | - | - | - | - | - | - |" in table
+
+
+def test_while_training_a_run_is_judged_by_its_own_index(tmp_path):
+  paths, runs = {}, {}
+  found = {"realm": [0.5, 0.75], "stale": [0.25, None]}
+  for arm, seeds in found.items():
+    paths[arm] = [write(tmp_path, arm, i, exact_match=0.5) for i in range(2)]
+    runs[arm] = [tmp_path / f"{arm}{i}.jsonl" for i in range(2)]
+    for path, value in zip(runs[arm], seeds, strict=True):
+      rows = [
+        {
+          "step": step,
+          "loss": float(step),
+          "gold_in_candidates": value if step == 4 else None,
+          "retrieval_utility": 9.0 if step < 3 else len(arm) + step,
+        }
+        for step in (1, 2, 3, 4)
+      ]
+      path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  table = ablations.write(tmp_path, paths, runs, {}, {})
+  training = json.loads((tmp_path / "table.json").read_text())["training"]
+  assert training["realm"]["loss"]["seeds"] == [3.5, 3.5]  # steps 3 and 4
+  assert training["stale"]["gold_in_candidates"]["seeds"] == [0.25]
+  gain = training["stale"]["gold_in_candidates_gain"]
+  assert gain == {"mean": -0.25, "se": None}  # of the seed that has both
+  realm, stale = [line for line in table.splitlines() if " 3.500 " in line]
+  assert realm == (
+    "| realm | 0.625 ± 0.125 | 8.500 ± 0.000 | 3.500 ± 0.000 | - | - | - |"
+  )
+  assert stale.endswith("| - | -0.250 | +0.000 ± 0.000 |")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
