@@ -8,8 +8,8 @@
 computed. embed: blocks of 288 wordpieces through build_index's own code, as many
 at a time as it takes and fewer. search: the 8 best of 13.35 million rows of 128
 for 512 queries. refresh: the training step itself, which searches and reads
-13.35 million blocks, without and with a slice of the next index in it
-(config.refresh.share of 0.1); it has no peer. The peer of the others is
+13.35 million blocks, without and with a slice of the next index in it, of a
+tenth of its FLOPs; it has no peer. The peer of the others is
 benchmarks/peers/torch_bert.py (SDPA, autocast, fused AdamW; torch.topk), left
 out where that Python has no torch. On a GPU, step and embed are measured by
 cuDNN's attention as well (config.attention), and the first loss and norm of the

@@ -135,7 +135,7 @@ def refresh_lines(s: sized.Sizes, num_blocks: int) -> dict[str, Line]:
     embedder.embed_slice, params, _tokens(s, 1), row, np.int32(0)
   )
   lines = {}
-  for name, share in (("no refresh", 0), (f"a share of {_SHARE}", _SHARE)):
+  for name, share in (("no refresh", 0), (f"{_SHARE:.0%} refresh", _SHARE)):
     # the first line says what a step costs
     flops = lines and next(iter(lines.values())).cost.flops
     size = max(round(share * flops / block.flops), 1) if share else 1

@@ -21,6 +21,7 @@ another one embeds the corpus on a second core as a worker does, and is stopped
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -40,7 +41,7 @@ from benchmarks.step import batches_of
 from experiments import command
 from realm_jax import sharding
 from realm_jax.plan import cost
-from realm_jax.train import build_index, pretrain, run, step
+from realm_jax.train import build_index, pretrain, run, share, step
 from realm_jax.train.corpus import data_dir
 
 _SHARES = flags.DEFINE_list("shares", ["0.05", "0.1", "0.2"], "to measure")
@@ -60,14 +61,14 @@ class Way:
     batches: for a round.
     blocks: that a step embeds.
     every_steps: to a new version.
-    flops: counted, of what it embeds; of a step that embeds nothing, of all.
+    cost: counted, of what it embeds; of a step that embeds nothing, of all.
   """
 
   once: Callable
   batches: list
   blocks: int
   every_steps: int
-  flops: int
+  cost: cost.Cost
 
   def seconds(self) -> float:
     """Of a round of steps."""
@@ -95,11 +96,12 @@ def open_way(config: ConfigDict, workdir: pathlib.Path, **refresh) -> Way:
   train_step = step.make_pretrain_step(
     run.unpadded(opened.realm, config), tx, config.seed, embedder, slices
   )
+  count = functools.partial(cost.count, cpu=jax.default_backend() == "cpu")
   if slices:
     args = state.params["embedder"], tokens, index.block_emb, 0
-    flops = slices * cost.count(embedder.embed_slice, *args).flops
+    counted = count(embedder.embed_slice, *args).times(slices)
   else:
-    flops = cost.count(train_step, state, index, batches[0], tokens).flops
+    counted = count(train_step, state, index, batches[0], tokens)
   jitted, carried = step.JitStep(train_step, tokens), [state, index]
 
   def once(batch):
@@ -107,30 +109,33 @@ def open_way(config: ConfigDict, workdir: pathlib.Path, **refresh) -> Way:
     return scalars
 
   blocks = slices * config.refresh.slice_size
-  return Way(once, batches, blocks, config.refresh.every_steps, flops)
+  return Way(once, batches, blocks, config.refresh.every_steps, counted)
 
 
 def measure_shares(config: ConfigDict, workdir: pathlib.Path) -> Iterator[str]:
   """The lines of the first table."""
   ways = {"none": open_way(config, workdir, mode="never")}
-  for share in _SHARES.value:
-    ways[f"share={share}"] = open_way(config, workdir, share=float(share))
+  for wanted in _SHARES.value:
+    ways[f"share={wanted}"] = open_way(config, workdir, share=float(wanted))
   ways["as configured"] = open_way(config, workdir)
   seconds = {name: [] for name in ways}
   for i in range(_ROUNDS.value + 1):  # the first warms up
     for name in np.roll(list(ways), i):
       seconds[name].append(ways[name].seconds())
   seconds = {name: np.array(of[1:]) for name, of in seconds.items()}
-  yield "| refresh | blocks a step | steps a version | counted | measured | ms a step |"
-  yield "|---|---|---|---|---|---|"
+  yield (
+    "| refresh | blocks a step | steps a version | FLOPs | bytes | measured |"
+    " ms a step |"
+  )
+  yield "|---|---|---|---|---|---|---|"
   for name, way in ways.items():
-    share = way.flops / ways["none"].flops if way.blocks else 0
+    flops, moved = share.shares(way.cost, ways["none"].cost)
+    counted = f"{flops:.1%} | {moved:.1%}" if way.blocks else "- | -"
     more = np.median(seconds[name] / seconds["none"]) - 1
     ms = 1e3 * np.median(seconds[name]) / _STEPS.value
     every = way.every_steps if way.blocks else "-"
     yield (
-      f"| {name} | {way.blocks} | {every} | {share:.1%} | {more:.1%} |"
-      f" {ms:.0f} |"
+      f"| {name} | {way.blocks} | {every} | {counted} | {more:.1%} | {ms:.0f} |"
     )
 
 
@@ -152,8 +157,8 @@ def measure_worker(config: ConfigDict, workdir: pathlib.Path) -> Iterator[str]:
   ratio = np.median(of["no refresh"] / of["a worker beside"])
   yield "| the trainer on its core | steps/s | of no refresh |"
   yield "|---|---|---|"
-  for name, share in zip(of, (1.0, ratio), strict=True):
-    yield f"| {name} | {_STEPS.value / np.median(of[name]):.2f} | {share:.1%} |"
+  for name, part in zip(of, (1.0, ratio), strict=True):
+    yield f"| {name} | {_STEPS.value / np.median(of[name]):.2f} | {part:.1%} |"
   rate = done / of["a worker beside"].sum()
   yield f"\nthe worker embedded {rate:.0f} blocks/s on the other core meanwhile"
 

@@ -1,12 +1,15 @@
 """Refresh in the steps by the share of a step that it may take.
 
 `config.refresh.share` says what a step may do for the next index version, as a
-share of all else that it does. It becomes slices by counted FLOPs and no clock,
-so it comes to the same on every machine; and it is counted once, when a run
-begins: RUN/config.json keeps `slice_size` and `every_steps`, which a run that
-goes on takes from there, whatever its devices are by then.
+share of all else that it does: of its FLOPs and of the bytes that its kernels
+read and write (plan/cost.py), whichever is reached with fewer blocks; small
+models wait for memory. Counts are no clock, so it comes to the same on every
+machine of a kind. It is counted once, when a run begins: RUN/config.json keeps
+`slice_size` and `every_steps`, which a run that goes on takes from there, whatever
+its devices are by then.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -14,9 +17,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from realm_jax import distributed, run_config
+from realm_jax import backend, distributed, run_config
 from realm_jax.config import InputError
 from realm_jax.plan import cost, plan
+from realm_jax.plan.cost import Cost
 from realm_jax.plan.plan import Program
 from realm_jax.retrieval import refresh
 from realm_jax.train.metrics import note
@@ -56,20 +60,27 @@ def settled(
   program = make_program(before)
   if program.embed_all is None:
     return config
-  step = cost.count(program.step, *program.args).flops
-  block = _flops_of_a_block(program, section.slice_size)
+  count = functools.partial(cost.count, cpu=backend.name() == "cpu")
+  step = count(program.step, *program.args)
+  slice_ = count(program.embed_all.function, *program.embed_all.args)
   devices, num_blocks = program.devices, len(corpus.store)
-  size = round(section.share * step / block)
-  size = min(max(size, 1), -(-num_blocks // devices))
+  blocks = section.slice_size * section.share / max(shares(slice_, step))
+  size = min(max(round(blocks), 1), -(-num_blocks // devices))
   rows = refresh.padded_rows(num_blocks, devices, size)
   config.refresh.slice_size = size
   config.refresh.every_steps = rows // (devices * size)
+  flops, moved = (size * s / section.slice_size for s in shares(slice_, step))
   _say(
     config.refresh,
-    f"{plan.show(size * block, 'FLOP')} on top of the"
-    f" {plan.show(step, 'FLOP')} of a step, {size * block / step:.1%}",
+    f"{flops:.1%} on top of the {plan.show(step.flops, 'FLOP')} of a step, and"
+    f" {moved:.1%} of the {plan.show(step.bytes, 'B')} that it moves",
   )
   return config
+
+
+def shares(part: Cost, whole: Cost) -> tuple[float, float]:
+  """What a part takes besides the whole, of its FLOPs and of its bytes."""
+  return part.flops / whole.flops, part.bytes / whole.bytes
 
 
 def _check(section: ConfigDict) -> None:
@@ -92,11 +103,6 @@ def _recorded(workdir: str | os.PathLike) -> dict[str, Any] | None:
     return None
   held = run_config.read(workdir).get("refresh", {})
   return held or None
-
-
-def _flops_of_a_block(program: Program, slice_size: int) -> float:
-  part = program.embed_all
-  return cost.count(part.function, *part.args).flops / slice_size
 
 
 def _say(section: ConfigDict, more: str) -> None:
