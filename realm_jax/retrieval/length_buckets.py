@@ -19,7 +19,7 @@ from realm_jax.data.packing import NUM_SPECIALS
 from realm_jax.retrieval.retrieve import Retrieval
 from realm_jax.types import BlockTokens
 
-_WIDTHS = 8  # at the most: each costs a compilation
+_WIDTHS = 12  # at the most: each costs a compilation
 _MIN_STEP = 16  # wordpieces between two widths
 _MULTIPLE = 8  # of a width, as the hardware's tiles want it
 _MAX_IN_FLIGHT = 8  # batches queued at a time

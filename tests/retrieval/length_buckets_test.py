@@ -36,7 +36,8 @@ def test_widths():
 
   assert widths(64) == (16, 32, 48, 64)
   assert widths(31) == (16, 31)
-  assert widths(288) == (40, 80, 120, 160, 200, 240, 280, 288)
+  assert widths(288) == tuple(range(24, 289, 24))
+  assert widths(300) == (*range(32, 289, 32), 300)
   assert widths(288, 1) == (288,)
   assert widths(10) == (10,)
 
