@@ -114,7 +114,12 @@ def data(size: str) -> ConfigDict:
   # "lead_lines" ("title : description" of the leads' training split), JSONL,
   # "tfds:salient_span_wikipedia/sentences", "realm:PATTERN" (the original's
   # annotated TFRecords); several with commas
-  config.text = "sentences,lead_lines"
+  config.text = pick(
+    size,
+    smoke="sentences,lead_lines",
+    demo="sentences,lead_lines",
+    base="tfds:salient_span_wikipedia/sentences",
+  )
   config.qa = "leads"  # questions: "leads", "files" (the next three), "" (none)
   config.qa_train = ""  # JSONL or TSV file, or "tfds:natural_questions_open"
   config.qa_dev = ""

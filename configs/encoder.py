@@ -14,8 +14,10 @@ def get_config(size: str = "demo"):
   """The config for a size of common.SIZES."""
   config = pretrain.get_config(size)
   config.evidence = "own"
-  config.data.text = "sentences,lead_lines"
-  config.text_weights = (1.0, 0.0)  # sentences only
+  # sentences only
+  config.text_weights = common.pick(
+    size, smoke=(1.0, 0.0), demo=(1.0, 0.0), base=(1.0,)
+  )
   config.fill.query = 1.0
   config.fill.masks = common.pick(size, smoke=0.9, demo=0.65, base=1.0)
   config.train = common.train(

@@ -36,8 +36,6 @@ def get_config(size: str = "demo"):
   config.text_weights = common.pick(
     size, smoke=(0.1, 0.9), demo=(0.1, 0.9), base=(1.0,)
   )
-  if size == "base":
-    config.data.text = "tfds:salient_span_wikipedia/sentences"
   # K, the null block among them
   config.num_candidates = common.pick(size, smoke=4, demo=8, base=8)
   # what is masked: "salient" (one salient span), or for comparison "span" (as

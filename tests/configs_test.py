@@ -23,6 +23,17 @@ def test_builds(name, size):
   assert longest <= section.encoder.max_position_embeddings
 
 
+@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("name", FILES)
+def test_each_text_has_a_weight(name, size):
+  """Phases have the data of the whole."""
+  config = importlib.import_module(f"configs.{name}").get_config(size)
+  texts = config.data.text.split(",")
+  for section in (config, config.get("encoder"), config.get("pretrain")):
+    if section is not None and "text_weights" in section:
+      assert len(section.text_weights) == len(texts)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_unknown_size(name):
   with pytest.raises(InputError, match=r"huge.*smoke, demo, base"):
