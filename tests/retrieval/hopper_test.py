@@ -15,6 +15,7 @@ from tests.retrieval.mips_test import check, integers
 
 P = hopper.SIZE
 BFLOAT16 = jnp.bfloat16
+BUCKET_MAXIMA = hopper.bucket_maxima
 
 
 def normal(n, b, seed=0):
@@ -54,26 +55,37 @@ def test_the_kernel_interpreted(n, b, cores):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
 
 
-def lowered(n, b):
-  """The kernel's program for a Hopper GPU."""
+def lowered(program, n, b):
+  """A program of rows and queries, for a Hopper GPU."""
   device = jax.sharding.AbstractDevice("NVIDIA H200", 132, "gpu")
   mesh = jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)
   rows = jax.ShapeDtypeStruct((n, P), BFLOAT16)
-  queries = jax.ShapeDtypeStruct((b, P), BFLOAT16)
-
-  @jax.jit
-  def program(rows, queries):
-    return hopper.bucket_maxima(rows, queries, cores=132)
-
+  queries = jax.ShapeDtypeStruct((b, P), jnp.float32)
   with jax.sharding.use_abstract_mesh(mesh):
-    traced = program.trace(rows, queries)
+    traced = jax.jit(program).trace(rows, queries)
     return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def maxima_of_h200(rows, queries):
+  return BUCKET_MAXIMA(rows, queries.astype(BFLOAT16), cores=132)
 
 
 @pytest.mark.parametrize("b", [1, 64, 300, hopper.QUERIES])
 def test_the_kernel_is_made_for_the_whole_wikipedia(b):
-  text = lowered(13_353_720, b)
-  assert "wgmma" in text and "f32" in text
+  assert "wgmma" in lowered(maxima_of_h200, 13_353_720, b)
+
+
+def test_a_step_that_searches_is_differentiated(monkeypatch):
+  monkeypatch.setattr(hopper, "takes", lambda rows: True)
+  monkeypatch.setattr(hopper, "bucket_maxima", maxima_of_h200)
+
+  def loss(rows, queries):
+    fixed = jax.lax.stop_gradient(queries)
+    _, ids = mips.top_k(rows, fixed, 5)
+    return (rows[ids].astype(jnp.float32) * queries[:, None]).sum()
+
+  gradient = jax.grad(loss, argnums=1)
+  assert "wgmma" in lowered(gradient, 80_000, 12)
 
 
 def test_what_the_kernel_does_is_counted():
