@@ -102,7 +102,7 @@ def _recorded(workdir: str | os.PathLike) -> dict[str, Any] | None:
   if not (pathlib.Path(workdir) / "config.json").exists():
     return None
   held = run_config.read(workdir).get("refresh", {})
-  return held or None
+  return {name: held[name] for name in ("share", *_SETTLED)} if held else None
 
 
 def _say(section: ConfigDict, more: str) -> None:

@@ -190,6 +190,8 @@ class _Worker:
     """
 
     def choose(held, alone):
+      if self._have() != have:
+        return None  # one came before the lock: look again
       if held and held["params_step"] > have and self._has(held):
         return self._open(held["params_step"])
       return self._open(due) if alone and due is not None else None

@@ -1,6 +1,7 @@
 """Refresh by its share of a step: counted, settled once, kept by the run."""
 
 import functools
+import json
 import types
 
 import jax.numpy as jnp
@@ -124,6 +125,15 @@ def test_a_run_that_goes_on_has_what_it_began_with(tmp_path, capsys):
     config = share.settled(of(share=other), tmp_path, corpus, recount)
     with pytest.raises(InputError, match=f"refresh.share=0.3, not {other}:"):
       checkpoint.open_run(tmp_path, config.to_dict())
+
+
+def test_what_a_run_began_with_is_told_to_other_processes(tmp_path):
+  """distributed.by_process_0 sends JSON."""
+  checkpoint.open_run(tmp_path, of(share=0.3).to_dict())
+  held = share._recorded(tmp_path)
+  assert json.loads(json.dumps(held)) == held
+  assert held["share"] == 0.3
+  assert share._recorded(tmp_path / "none") is None
 
 
 def test_without_a_share_all_is_as_given(tmp_path):

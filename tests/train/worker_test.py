@@ -167,6 +167,25 @@ def test_a_dead_workers_chunks_stay_and_its_claim_is_free(run, monkeypatch):
   assert sorted(of_10) == [0, 1, 2, 3, 4]
 
 
+def test_what_another_published_before_the_lock_is_not_made_again(
+  run, monkeypatch
+):
+  joined, others = worker.shared_build.joined, []
+
+  def late(workdir, name, *rest):
+    if not others:  # one that is done before this one has the lock
+      others.append(name)
+      until_idle(run, name="other")
+    return joined(workdir, name, *rest)
+
+  monkeypatch.setattr(worker.shared_build, "joined", late)
+  until_idle(run)
+  assert made(run) == [10] and others == ["w"]
+  lines = (run / "chunks.jsonl").read_text().splitlines()
+  assert len(lines) == len(set(lines)) == 5
+  assert not (run / "index/.build").exists()
+
+
 def test_a_build_whose_checkpoint_is_gone_starts_over(run, monkeypatch):
   monkeypatch.setenv("REALM_FAILPOINT", "build_chunk_3:raise")
   with pytest.raises(RuntimeError):
