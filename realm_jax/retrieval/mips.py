@@ -18,6 +18,8 @@ from realm_jax.config import InputError
 from realm_jax.retrieval import hopper, scan, selection, vectors
 from realm_jax.types import Array
 
+_MANY_ROWS = 2**17  # far more than a cache has
+_FEWEST = 8  # queries of a tile on a CPU, of many rows
 _MOST_ROUNDED = 128  # k for which some 2 k buckets are few rows
 
 
@@ -68,8 +70,9 @@ def plan_of_buckets(n: int, b: int, k: int, platform: str) -> Plan:
 def _plan(way, n, b, bucket, platform, step=0):
   """The plan with its tile and chunk.
 
-  tile: 128 queries on a CPU, enough for the product to be its fastest, 512
-    elsewhere; fewer where what is held of each bucket would be more than 32 MB,
+  tile: 128 queries on a CPU, enough for the product to be its fastest, and of
+    many rows 8 at least, which take less than half of the time that one takes;
+    512 elsewhere; fewer where what is held of each bucket would be more than 32 MB,
     or 16 MB of bits (selection takes twice that besides, the ranks of bits five
     times). Off a CPU four numbers for every row may be held where that is more:
     a sixteenth of rows of 128 numbers of 16 bits, which the device holds
@@ -80,8 +83,10 @@ def _plan(way, n, b, bucket, platform, step=0):
   on_cpu = platform == "cpu"
   held = 2**22 if way == "threshold" else 2**23
   held = held if on_cpu else max(held, 4 * n)
-  tile = min(128 if on_cpu else 512, max(held * bucket // n, 1))
-  tile = -(-b // max(-(-b // tile), 1))  # tiles of even sizes
+  most = min(128 if on_cpu else 512, max(held * bucket // n, 1))
+  tile = -(-b // max(-(-b // most), 1))  # tiles of even sizes
+  if on_cpu and n >= _MANY_ROWS:
+    tile = max(tile, min(most, _FEWEST))
   chunk = (2**17 if on_cpu else 2**25) // max(tile, 1) // bucket * bucket
   chunk = n if way == "whole" else max(min(chunk, n // bucket * bucket), bucket)
   return Plan(way, tile, chunk, bucket, step)
@@ -201,16 +206,17 @@ def _top_k_of_rows(rows, queries, k, num_valid, recall_target):
     )
 
   if recall_target is None and k <= _MOST_ROUNDED and hopper.takes(rows):
-    return _in_tiles(by_rounded, queries, hopper.QUERIES)
+    return _in_tiles(by_rounded, queries, min(b, hopper.QUERIES))
   return _in_tiles(search, queries, sizes.tile)
 
 
 def _in_tiles(search, queries, tile):
   """Maps `search` over tiles of the queries [B, P]."""
   b, p = queries.shape
-  if tile >= b:
-    return search(queries)
   # Filled up by the last query: one of zeros would find all rows equal.
   tiles = jnp.pad(queries, ((0, -b % tile), (0, 0)), mode="edge")
-  found = jax.lax.map(search, tiles.reshape(-1, tile, p))
+  if tile >= b:
+    found = search(tiles)
+  else:
+    found = jax.lax.map(search, tiles.reshape(-1, tile, p))
   return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:b], found)

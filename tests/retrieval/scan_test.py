@@ -85,8 +85,20 @@ def test_a_large_index_is_read_once_where_it_fits_besides():
 @pytest.mark.parametrize("b, k", [(1, 8), (64, 5000), (4096, 8), (512, 5000)])
 def test_sizes_stay_in_bounds(platform, n, b, k):
   p = mips.plan(n, b, k, platform)
-  assert p.chunk % p.bucket == 0 and 1 <= p.tile <= b
+  fewest = 8 if platform == "cpu" else 1
+  assert p.chunk % p.bucket == 0 and 1 <= p.tile <= max(b, fewest)
   buckets = (n + p.chunk) // p.bucket
   held = p.tile * buckets * 4
   assert p.tile == 1 or platform != "cpu" or held < 36e6
   assert (buckets + 1) * p.bucket < 2**31  # ids are int32
+
+
+def test_few_queries_are_searched_with_as_many_as_cost_nothing(monkeypatch):
+  assert mips.plan(131_072, 1, 8, "cpu").tile == 8
+  assert mips.plan(131_071, 1, 8, "cpu").tile == 1
+  assert mips.plan(131_072, 1, 8, "gpu").tile == 1
+  monkeypatch.setattr(mips, "_MANY_ROWS", 1000)
+  for b in (1, 3, 9):
+    block_emb, queries = integers(2011, b, 3, b, 3)
+    find = jax.jit(lambda x, q: mips.top_k(x, q, 4))
+    check(find(block_emb, queries), block_emb, queries, 4)
