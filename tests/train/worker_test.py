@@ -1,5 +1,6 @@
 """A refresh worker, in this process: what it makes, refuses and gives up on."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -170,17 +171,19 @@ def test_a_dead_workers_chunks_stay_and_its_claim_is_free(run, monkeypatch):
 def test_what_another_published_before_the_lock_is_not_made_again(
   run, monkeypatch
 ):
-  joined, others = worker.shared_build.joined, []
+  joined, before = worker.shared_build.joined, []
+  other = dataclasses.replace(toy.OPTIONS, name="other", wait_seconds=0.2)
 
   def late(workdir, name, *rest):
-    if not others:  # one that is done before this one has the lock
-      others.append(name)
-      until_idle(run, name="other")
+    if not before:  # one that is done before this one has the lock
+      before.append(name)
+      with pytest.raises(worker.GivesUp):
+        worker.work(run, other, toy.open_source)
     return joined(workdir, name, *rest)
 
   monkeypatch.setattr(worker.shared_build, "joined", late)
   until_idle(run)
-  assert made(run) == [10] and others == ["w"]
+  assert made(run) == [10] and before == ["w"]
   lines = (run / "chunks.jsonl").read_text().splitlines()
   assert len(lines) == len(set(lines)) == 5
   assert not (run / "index/.build").exists()
