@@ -5,7 +5,7 @@
 
 DIR is the workdir of a run whose data is prepared (its blocks, one after the
 other); without one, made-up wordpieces of the leads' lengths are. Ours is what
-build_index does: LengthBuckets, SLICE blocks at a time. The peer is Hugging
+build_index does: LengthBuckets, slice_size() blocks at a time. The peer is Hugging
 Face's RealmEmbedder with the same weights (benchmarks/peer.py says what to
 install), the same blocks and as many at a time, padded to the longest of them:
 in the order they come, and, as ours, sorted by length. The embeddings are
@@ -42,7 +42,7 @@ from realm_jax.pretrained import Pretrained, save_pretrained
 from realm_jax.retrieval import candidates
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.train.build_index import SLICE
+from realm_jax.train.build_index import slice_size
 from realm_jax.types import BlockTokens
 
 _SETS = 4  # of blocks, in turn
@@ -58,7 +58,7 @@ def make_buckets(
 ) -> LengthBuckets:
   """What build_index embeds with, on one device."""
   retrieval = Retrieval(RealmEmbedder(config), specials, num_blocks=1)
-  return LengthBuckets(retrieval, block_len, SLICE)
+  return LengthBuckets(retrieval, block_len, slice_size())
 
 
 def flops(buckets: LengthBuckets, params: dict, lens: np.ndarray) -> int:

@@ -134,17 +134,17 @@ def refresh_lines(s: sized.Sizes, num_blocks: int) -> dict[str, Line]:
   block = cost.count(
     embedder.embed_slice, params, _tokens(s, 1), row, np.int32(0)
   )
-  lines = {}
-  for name, share in (("no refresh", 0), (f"{_SHARE:.0%} refresh", _SHARE)):
-    # the first line says what a step costs
-    flops = lines and next(iter(lines.values())).cost.flops
-    size = max(round(share * flops / block.flops), 1) if share else 1
-    lines[name] = _refresh_line(s, config, tx, num_blocks, size, bool(share))
-  return lines
+  plain = _refresh_line(s, config, tx, num_blocks, 0)
+  size = max(round(_SHARE * plain.cost.flops / block.flops), 1)
+  return {
+    "no refresh": plain,
+    f"{_SHARE:.0%} refresh": _refresh_line(s, config, tx, num_blocks, size),
+  }
 
 
-def _refresh_line(s, config, tx, num_blocks, size, refreshes: bool) -> Line:
-  rows = refresh.padded_rows(num_blocks, 8, size)
+def _refresh_line(s, config, tx, num_blocks, size) -> Line:
+  """A step that embeds `size` blocks besides."""
+  rows = refresh.padded_rows(num_blocks, 8, max(size, 1))
   realm = sized.make_realm(s, config)
   realm = dataclasses.replace(
     realm, retrieval=dataclasses.replace(realm.retrieval, num_blocks=num_blocks)
@@ -155,7 +155,7 @@ def _refresh_line(s, config, tx, num_blocks, size, refreshes: bool) -> Line:
     jax.random.key(0), (rows, config.retriever_proj_size), jnp.bfloat16
   )
   index = refresh.Index(rows_emb, jnp.int32(0), jnp.int32(0))
-  if refreshes:
+  if size:
     index = index.replace(
       shadow=embedder.empty(rows, jnp.bfloat16),
       shadow_params=jax.tree.map(jnp.copy, params["embedder"]),
@@ -164,11 +164,12 @@ def _refresh_line(s, config, tx, num_blocks, size, refreshes: bool) -> Line:
   tokens = jax.jit(_tokens, static_argnums=(0, 1))(s, rows)
   batch = jax.device_put(sized.make_batch(s, seed=0).batch)
   state = TrainState.create(params, tx)
-  once = step.make_pretrain_step(realm, tx, 0, embedder, int(refreshes))
+  once = step.make_pretrain_step(realm, tx, 0, embedder, int(size > 0))
   flops = cost.count(once, state, index, batch, tokens).flops
   steps = _Steps(step.JitStep(once, tokens), (state, index), (batch,))
-  says = f"{size} blocks a step, a version in {rows // size} steps"
-  says = says if refreshes else f"{num_blocks} blocks"
+  says = f"{num_blocks} blocks"
+  if size:
+    says = f"{size} blocks a step, a version in {rows // size} steps"
   return Line(steps, s.B, cost.Cost(flops), says, TIMES)
 
 

@@ -40,7 +40,7 @@ from realm_jax.config import InputError
 from realm_jax.retrieval.length_buckets import LengthBuckets
 from realm_jax.retrieval.refresh import BlockEmbedder, Index
 from realm_jax.train import pretrain, run, step
-from realm_jax.train.build_index import SLICE
+from realm_jax.train.build_index import slice_size
 from realm_jax.train.pretrain import Pretraining
 from realm_jax.types import BlockTokens
 
@@ -79,7 +79,7 @@ def make(
   index = Index(
     jax.random.normal(jax.random.key(config.seed), (size.N, proj)), zero, zero
   )
-  embedder = BlockEmbedder(realm.retrieval, SLICE)
+  embedder = BlockEmbedder(realm.retrieval, slice_size())
   embed = jax.jit(realm.retrieval.embed_query)
   given = [
     programs.Given(
@@ -155,7 +155,7 @@ def embedding_padding(opened: Pretraining) -> str:
   lens = opened.corpus.store.tokens.lens()
   found = []
   for length in _LENGTHS:
-    buckets = LengthBuckets(opened.realm.retrieval, length, SLICE)
+    buckets = LengthBuckets(opened.realm.retrieval, length, slice_size())
     kept = np.minimum(lens, length - 3)
     alike = dataclasses.replace(buckets, num_widths=1)
     found.append(

@@ -29,8 +29,9 @@ from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 from realm_jax.types import BlockTokens
 
-SLICE = 32  # blocks a CPU embeds at a time: few, so that they are alike
-_SLICE = 256  # other devices, which few don't fill
+# blocks a device embeds at a time: few, so that they are alike, but enough to
+# fill it
+_ON_CPU, _ELSEWHERE = 32, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +261,7 @@ def embed_chunk(
 
 def slice_size() -> int:
   """Blocks that a device embeds at a time."""
-  return SLICE if backend.name() == "cpu" else _SLICE
+  return _ON_CPU if backend.name() == "cpu" else _ELSEWHERE
 
 
 def _rows_of(stage, chunk, num_blocks) -> range:
