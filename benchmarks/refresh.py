@@ -41,7 +41,7 @@ from benchmarks.step import batches_of
 from experiments import command
 from realm_jax import sharding
 from realm_jax.plan import cost
-from realm_jax.train import build_index, pretrain, run, share, step
+from realm_jax.train import build_index, indexing, pretrain, run, share, step
 from realm_jax.train.corpus import data_dir
 
 _SHARES = flags.DEFINE_list("shares", ["0.05", "0.1", "0.2"], "to measure")
@@ -86,7 +86,7 @@ def open_way(config: ConfigDict, workdir: pathlib.Path, **refresh) -> Way:
   config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   state, tx = run.start(pretrain.init_params(opened), config, corpus)
   batches = batches_of(opened, _STEPS.value)
-  refresher = run.make_refresher(
+  refresher = indexing.make_refresher(
     config, workdir, corpus, opened.realm.retrieval, tokens, batches[0].query
   )
   slices, embedder = refresher.slices_per_step, refresher.embedder

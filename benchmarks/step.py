@@ -46,7 +46,7 @@ from realm_jax.config import InputError
 from realm_jax.data import input_pipeline
 from realm_jax.plan import cost
 from realm_jax.retrieval import block_tokens, candidates
-from realm_jax.train import pretrain, run, step
+from realm_jax.train import indexing, pretrain, run, step
 from realm_jax.types import PretrainBatch
 
 NO_WORKDIR = "(made-up words)"
@@ -96,7 +96,7 @@ def measure(
   tokens, realm = opened.tokens, run.unpadded(opened.realm, config)
   state, tx = run.start(pretrain.init_params(opened), config, opened.corpus)
   batches = batches_of(opened, rounds + 1)  # the first round warms up
-  refresher = run.make_refresher(
+  refresher = indexing.make_refresher(
     config,
     workdir,
     opened.corpus,

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import ict
+from realm_jax import run_config
 from realm_jax.data import prepare
 from realm_jax.data.packing import NUM_SPECIALS
 from realm_jax.retrieval.candidates import Specials
@@ -163,7 +164,7 @@ def make_run(
   corpus = open_corpus(config, workdir)
   embedder = run.make_retrieval(config, corpus).embedder
   words = np.zeros((1, config.block_len), np.int32)
-  checkpoint.open_run(workdir, config.to_dict())
+  run_config.claim(workdir, config.to_dict())
   checkpoints = checkpoint.Checkpoints(workdir, keep=len(steps))
   init = jax.jit(warm_start.init_fn(embedder, words))
   params = init(jax.random.key(config.seed))

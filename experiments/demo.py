@@ -15,12 +15,13 @@ from experiments.phases import Phase, Phases
 
 def main(config, workdir):
   from experiments import ask, evaluators
+  from realm_jax import run_config
   from realm_jax.data import prepare
   from realm_jax.evals import demo_summary, report
-  from realm_jax.train import checkpoint, finetune, ict, pretrain
+  from realm_jax.train import finetune, ict, pretrain
   from realm_jax.train.build_index import build_index
 
-  checkpoint.open_run(workdir, config.to_dict())
+  run_config.claim(workdir, config.to_dict())
 
   def path(name):
     return workdir / name

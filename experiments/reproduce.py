@@ -20,15 +20,15 @@ from experiments.phases import Phase, Phases
 
 def main(config, workdir):
   from experiments import arms
+  from realm_jax import run_config
   from realm_jax.data import prepare
   from realm_jax.evals import ablations
-  from realm_jax.train import checkpoint
 
   names = arms.names(config)
   chosen = config.to_dict()
   for name in ("seeds", "arms"):
     del chosen[name]
-  checkpoint.open_run(workdir, chosen)
+  run_config.claim(workdir, chosen)
   seeds = [arms.Seed(config, workdir, seed) for seed in config.seeds]
   with Phases(workdir) as phases:
     data = config.data, workdir / "data"

@@ -18,13 +18,14 @@ from experiments.phases import Phase, Phases
 
 def main(config, workdir):
   from experiments import evaluators
+  from realm_jax import run_config
   from realm_jax.data import prepare, swap
   from realm_jax.evals import swap_summary
-  from realm_jax.train import checkpoint, finetune, ict, pretrain
+  from realm_jax.train import finetune, ict, pretrain
   from realm_jax.train.build_index import build_index
   from realm_jax.train.update_corpus import update_corpus
 
-  checkpoint.open_run(workdir, config.to_dict())
+  run_config.claim(workdir, config.to_dict())
 
   def path(name):
     return workdir / name

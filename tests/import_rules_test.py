@@ -45,6 +45,8 @@ READ_CONFIG_DICT = {  # below them: plain arguments
   "realm_jax.run_config",
   "realm_jax.train.corpus",
   "realm_jax.train.run",
+  "realm_jax.train.door",
+  "realm_jax.train.indexing",
   "realm_jax.train.warm_start",
   "realm_jax.train.build_index",
   "realm_jax.train.ict",

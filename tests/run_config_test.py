@@ -1,4 +1,5 @@
-"""A run's config: what came later is filled in, what is missing is named."""
+"""A run's config: one run a workdir; what came later is filled in, what is
+missing is named."""
 
 import json
 
@@ -62,8 +63,10 @@ def test_one_may_ask_whether_a_field_is_there(run):
 @pytest.mark.parametrize("text", ["[1]", "null", '"x"'])
 def test_what_is_no_config_is_refused(tmp_path, text):
   (tmp_path / "config.json").write_text(text)
-  with pytest.raises(InputError, match="wanted an object"):
-    run_config.read(tmp_path)
+  for use in (run_config.read, lambda path: run_config.claim(path, OLD)):
+    with pytest.raises(InputError, match="wanted an object"):
+      use(tmp_path)
+  assert (tmp_path / "config.json").read_text() == text
 
 
 def test_flatten(run):
@@ -74,3 +77,50 @@ def test_flatten(run):
     "mesh.data": -1,
     "train.batch_size": 8,
   }
+
+
+CONFIG = {
+  "seed": 1,
+  "train": {"batch_size": 8, "num_steps": 100, "betas": (0.9, 0.999)},
+  "init": {"embedder": ""},
+}
+
+
+def _config(**train):
+  return {**CONFIG, "train": {**CONFIG["train"], **train}}
+
+
+def test_second_start_of_the_same_run(tmp_path):
+  run_config.claim(tmp_path / "run", CONFIG)
+  run_config.claim(tmp_path / "run", _config(num_steps=200))
+  held = run_config.read(tmp_path / "run")
+  assert held.train.to_dict() == {
+    "batch_size": 8,
+    "num_steps": 200,
+    "betas": [0.9, 0.999],
+  }
+
+
+def test_another_config_is_refused_and_not_written(tmp_path):
+  run_config.claim(tmp_path, CONFIG)
+  for other, told in (
+    (_config(batch_size=9), r"train\.batch_size=8, not 9"),
+    (_config(clip_norm=1.0), r"train\.clip_norm=not set, not 1\.0"),
+    ({**CONFIG, "seed": 2}, r"seed=1, not 2.*--config\.seed=1"),
+  ):
+    with pytest.raises(InputError, match=told):
+      run_config.claim(tmp_path, other)
+  assert run_config.read(tmp_path)["seed"] == 1
+
+
+def test_a_run_from_before_a_field_goes_on_if_it_did_the_same(tmp_path):
+  run_config.claim(tmp_path, CONFIG)
+  run_config.claim(tmp_path, CONFIG | {"masking": "salient"})
+  other = CONFIG | {"masking": "salient", "query_params": "index"}
+  with pytest.raises(InputError, match=r"query_params=current, not index"):
+    run_config.claim(tmp_path, other)
+
+
+def test_read_run_of_no_run(tmp_path):
+  with pytest.raises(InputError, match=r"config\.json: no such file"):
+    run_config.read(tmp_path)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from configs import finetune, ict, pretrain
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import RealmConfig
 from realm_jax.data import blocks, tokenizer
 from realm_jax.data.articles import Article
@@ -79,7 +79,7 @@ def make_run(workdir, config, tok, store):
     "tokenizer_hash": tok.hash,
     "corpus_hash": store.meta["corpus_hash"],
   }
-  checkpoint.open_run(workdir, config.to_dict())
+  run_config.claim(workdir, config.to_dict())
   checkpoints = checkpoint.Checkpoints(workdir)
   checkpoints.save(3, {"state": {"params": params}}, meta=meta)
   checkpoints.close()

@@ -24,7 +24,7 @@ from realm_jax.plan import flops
 from realm_jax.retrieval import defaults, rows, staging, vectors
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.length_buckets import LengthBuckets
-from realm_jax.train import checkpoint, run, telemetry
+from realm_jax.train import checkpoint, indexing, run, telemetry
 from realm_jax.train.corpus import check_same_data, open_corpus
 from realm_jax.train.metrics import BlockProgress, note
 from realm_jax.types import BlockTokens
@@ -175,7 +175,7 @@ def open_source(workdir: str | pathlib.Path, step: int | None = None) -> Source:
   manifest = {
     **corpus.meta,
     "corpus_hash": store.meta["corpus_hash"],
-    "template": run.template(config),
+    "template": indexing.template(config),
     "run": versions.run_id(workdir),
     "params_step": step,
     "params_hash": versions.params_hash(params["embedder"]),

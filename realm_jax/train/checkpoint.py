@@ -4,12 +4,11 @@ Orbax writes `checkpoints/<step>.orbax-checkpoint-tmp` in the background and
 renames it. Just before the rename we seal it (see sealed.py), so that what can
 be seen under a step's number is complete, on the disk, and checked to the last
 byte when it is read: Orbax alone calls no fsync and restores flipped bytes
-without a word. `config.json` beside it says whose run this is.
+without a word.
 """
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realm_jax import files, run_config
+from realm_jax import files
 from realm_jax.config import InputError
 from realm_jax.train import sealed
 
@@ -37,31 +36,6 @@ _DISK = {
   errno.EDQUOT: ("no space left", "free some"),
   errno.EIO: (os.strerror(errno.EIO), "look at it"),
 }
-
-# What a second start in a workdir may give otherwise.
-_MAY_DIFFER = (
-  "attention",
-  "block_tokens",
-  "data.source_cache",
-  "example",
-  "mesh.data",
-  "mesh.fsdp",
-  "mesh.tensor",
-  "microbatches",
-  "refresh.keep",
-  "refresh.max_staleness_steps",
-  "refresh.at_bound",
-  "refresh.block_seconds",
-  "refresh.poll_steps",
-  "refresh.supervise",
-  "remat",
-  "train.num_steps",
-  "train.log_every",
-  "train.eval_every",
-  "train.checkpoint_every",
-  "train.keep_checkpoints",
-  "train.max_in_flight",
-)
 
 # Orbax logs each error with a traceback, and raises it as well.
 logging.getLogger("absl").addFilter(lambda r: "/orbax/" not in r.pathname)
@@ -299,37 +273,6 @@ def _check_layout(path: pathlib.Path, params: Any) -> None:
         f"{path} is of an older version of realm-jax, its params have other"
         " shapes: train the run again"
       )
-
-
-def open_run(workdir: str | os.PathLike, config: Mapping[str, Any]) -> None:
-  """Makes `workdir` this config's run, or checks that it already is.
-
-  How long the run goes on and what it logs may differ from the last start.
-
-  Args:
-    workdir: the run's directory, made if it is not there.
-    config: nested dict of what JSON can hold.
-
-  Raises:
-    InputError: the directory holds the run of another config.
-  """
-  path = pathlib.Path(workdir) / "config.json"
-  config = json.loads(json.dumps(config))  # tuples as lists, as in the file
-  if path.exists():
-    held, given = (
-      run_config.flatten(c) for c in (files.read_json(path), config)
-    )
-    for key in sorted(held.keys() | given.keys()):
-      before = run_config.CAME_LATER.get(key, "not set")
-      old, new = held.get(key, before), given.get(key, "not set")
-      if old != new and key not in _MAY_DIFFER:
-        mend = f", or give --config.{key}={old}" if key in held else ""
-        raise InputError(
-          f"{path}: this workdir holds a run with {key}={old}, not {new}: take"
-          f" another workdir{mend}"
-        )
-  if jax.process_index() == 0:
-    files.write_json(path, config)
 
 
 def folder(workdir: str | os.PathLike) -> pathlib.Path:

@@ -21,7 +21,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval.block_tokens import Tokens, gather_blocks
 from realm_jax.retrieval.open_qa import OpenQa
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, share, step, warm_start
+from realm_jax.train import door, indexing, run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import QaBatch
@@ -53,7 +53,7 @@ def open_finetuning(
     InputError: a mistake in config or data.
   """
   corpus = open_corpus(config, workdir)
-  run.check_lengths(config, corpus)
+  door.check_lengths(config, corpus)
   config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   open_qa = _make_open_qa(config, corpus)
@@ -102,7 +102,7 @@ def finetune(
   init_fns = _init_fns(config, opened.open_qa)
   params = warm_start.init_params(init_fns, config, corpus)
   state, tx = run.start(params, config, corpus)
-  refresher = run.make_refresher(
+  refresher = indexing.make_refresher(
     config,
     workdir,
     corpus,

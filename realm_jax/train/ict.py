@@ -11,7 +11,7 @@ from realm_jax.data import input_pipeline
 from realm_jax.models import objective
 from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval.retrieve import Fill, Retrieval
-from realm_jax.train import run, shapes, step, warm_start
+from realm_jax.train import door, run, shapes, step, warm_start
 from realm_jax.train.corpus import open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import IctBatch
@@ -31,7 +31,7 @@ def train_ict(
     InputError: a mistake in config, data or workdir.
   """
   corpus = open_corpus(config, workdir)
-  run.check_lengths(config, corpus)
+  door.check_lengths(config, corpus)
   shapes.check_fits(program(config, corpus))
   retrieval = _make_retrieval(config, corpus)
   batches = input_pipeline.ict_batches(
@@ -73,7 +73,7 @@ def program(config: ConfigDict, corpus) -> Program:
     InputError: parts that do not divide the batch.
   """
   device = shapes.Device.of(config, corpus)
-  run.check_splits(config, device.mesh)
+  door.check_splits(config, device.mesh)
   retrieval = _make_retrieval(config, device.corpus)
   state = device.state(warm_start.init_shapes(_init_fns(config, retrieval)))
   b, n = device.batch_size, config.microbatches

@@ -21,7 +21,7 @@ from realm_jax.plan.plan import Part, Program
 from realm_jax.retrieval.block_tokens import Tokens, gather_blocks
 from realm_jax.retrieval.realm import Realm
 from realm_jax.retrieval.refresh import Index
-from realm_jax.train import run, shapes, share, step, warm_start
+from realm_jax.train import door, indexing, run, shapes, share, step, warm_start
 from realm_jax.train.corpus import Corpus, open_corpus
 from realm_jax.train.state import TrainState
 from realm_jax.types import PretrainBatch
@@ -59,7 +59,7 @@ def open_pretraining(
     InputError: a mistake in config or data.
   """
   corpus = open_corpus(config, workdir)
-  run.check_lengths(config, corpus)
+  door.check_lengths(config, corpus)
   config = share.settled(config, workdir, corpus, lambda c: program(c, corpus))
   shapes.check_fits(program(config, corpus))
   realm = _make_realm(config, corpus)
@@ -97,7 +97,7 @@ def pretrain(
   Raises:
     InputError: a mistake in config, data or workdir.
   """
-  run.check_choices(config, _CHOICES)
+  door.check_choices(config, _CHOICES)
   opened = open_pretraining(config, workdir)
   config, corpus, tokens = opened.config, opened.corpus, opened.tokens
   realm = run.unpadded(opened.realm, config)
@@ -116,7 +116,7 @@ def pretrain(
       batches=batches,
       profile=profile,
     )
-  refresher = run.make_refresher(
+  refresher = indexing.make_refresher(
     config,
     workdir,
     corpus,

@@ -27,7 +27,7 @@ from realm_jax.retrieval.block_tokens import HostTokens, Tokens
 from realm_jax.retrieval.candidates import Specials
 from realm_jax.retrieval.refresher import Refresher
 from realm_jax.retrieval.retrieve import Retrieval
-from realm_jax.train import run
+from realm_jax.train import door, indexing, run
 from realm_jax.train.state import TrainState
 from realm_jax.types import BlockTokens, Inputs
 
@@ -202,7 +202,7 @@ class Device:
       refresh.BlockEmbedder(retrieval, section.slice_size, self.shards),
       self.tokens,
       # a journal to replay is of the run's versions, and no device's
-      dataclasses.replace(run.contract_of(self.config), replay=""),
+      dataclasses.replace(indexing.contract_of(self.config), replay=""),
       workdir="",
       manifest={},
       keep=section.keep,
@@ -217,7 +217,7 @@ class Device:
       array(rows, size, dtype=jnp.float32),
       version=array(),
       params_step=array(),
-      params=params["embedder"] if run.keeps_params(self.config) else None,
+      params=params["embedder"] if indexing.keeps_params(self.config) else None,
     )
     if self.config.refresh.mode != "interleaved":
       return index
@@ -313,7 +313,7 @@ def check_fits(program: Program) -> None:
 
 
 def check_devices(config: ConfigDict, corpus: Any) -> None:
-  """As run.check_lengths, for a mesh that need not be there.
+  """As door.check_lengths, for a mesh that need not be there.
 
   Raises:
     InputError: names the field, its value and the mend.
@@ -323,4 +323,4 @@ def check_devices(config: ConfigDict, corpus: Any) -> None:
       f"--devices={corpus.mesh.size} --blocks={len(corpus.store)}: wanted at"
       " least 1"
     )
-  run.check_lengths(config, corpus)
+  door.check_lengths(config, corpus)

@@ -51,7 +51,7 @@ def settled(
   if not section.share and not (held and held["share"]):
     return config
   config = config.copy_and_resolve_references()
-  if held:  # what else differs, the run's door tells (checkpoint.open_run)
+  if held:  # what else differs, the run's door tells (run_config.claim)
     config.refresh.update({name: held[name] for name in _SETTLED})
     _say(config.refresh, f"as {workdir} began")
     return config

@@ -11,8 +11,7 @@ from realm_jax.config import InputError
 from realm_jax.data.blocks import BlockStore
 from realm_jax.retrieval import index, manifest
 from realm_jax.serve.run import open_run
-from realm_jax.train import build_index
-from realm_jax.train import run as train_run
+from realm_jax.train import build_index, indexing
 
 VIENNA = "Vienna is the capital of Austria. It lies on the Danube."
 MOON = "The Moon is a rock. It has no air at all."
@@ -199,4 +198,4 @@ def test_training_does_not_go_back_to_the_old_corpus(update):
   folder, call = update
   assert call("--config.delete=3").code == 0
   with pytest.raises(InputError, match="6/blocks are another corpus than this"):
-    train_run._index_at(3, None, None, None, folder / "finetune")
+    indexing.index_at(3, None, None, None, folder / "finetune")

@@ -27,7 +27,7 @@ from orbax.checkpoint._src.futures import future
 
 from benchmarks import synthetic
 from configs import pretrain as pretrain_config
-from realm_jax import distributed, files
+from realm_jax import distributed, files, run_config
 from realm_jax.retrieval import follower, heartbeat, refresher, staging
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.contract import Contract
@@ -203,7 +203,7 @@ def train(workdir, refresher=None, **config):
   workdir = pathlib.Path(workdir)
   refresher = refresher or make_refresher(workdir, **config)
   refresher.say = metrics.note
-  checkpoint.open_run(
+  run_config.claim(
     workdir, {"train": {"num_steps": config["num_steps"]},
               "refresh": {"every_steps": config["every_steps"]}},
   )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints: whole, checked, the right number of them, one run a workdir."""
+"""Checkpoints: whole, checked, the right number of them."""
 
 import errno
 import itertools
@@ -15,7 +15,7 @@ import pytest
 from orbax.checkpoint._src.checkpointers import async_checkpointer
 from orbax.checkpoint._src.futures import future
 
-from realm_jax import run_config, sharding
+from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.train import checkpoint, optimizer, sealed
 from realm_jax.train.state import TrainState
@@ -252,50 +252,3 @@ def test_a_clock_that_jumps_fails_no_save(saved, monkeypatch):
     monkeypatch.setattr(module, "time", clock)
   saved.save(30, _tree(30))
   assert saved.latest() == 30 and next(days) > 5
-
-
-CONFIG = {
-  "seed": 1,
-  "train": {"batch_size": 8, "num_steps": 100, "betas": (0.9, 0.999)},
-  "init": {"embedder": ""},
-}
-
-
-def _config(**train):
-  return {**CONFIG, "train": {**CONFIG["train"], **train}}
-
-
-def test_second_start_of_the_same_run(tmp_path):
-  checkpoint.open_run(tmp_path / "run", CONFIG)
-  checkpoint.open_run(tmp_path / "run", _config(num_steps=200))
-  held = run_config.read(tmp_path / "run")
-  assert held.train.to_dict() == {
-    "batch_size": 8,
-    "num_steps": 200,
-    "betas": [0.9, 0.999],
-  }
-
-
-def test_another_config_is_refused_and_not_written(tmp_path):
-  checkpoint.open_run(tmp_path, CONFIG)
-  for other, told in (
-    (_config(batch_size=9), r"train\.batch_size=8, not 9"),
-    (_config(clip_norm=1.0), r"train\.clip_norm=not set, not 1\.0"),
-    ({**CONFIG, "seed": 2}, r"seed=1, not 2.*--config\.seed=1"),
-  ):
-    with pytest.raises(InputError, match=told):
-      checkpoint.open_run(tmp_path, other)
-  assert run_config.read(tmp_path)["seed"] == 1
-
-
-def test_a_run_from_before_a_field_goes_on_if_it_did_the_same(tmp_path):
-  checkpoint.open_run(tmp_path, CONFIG)
-  checkpoint.open_run(tmp_path, CONFIG | {"masking": "salient"})
-  other = CONFIG | {"masking": "salient", "query_params": "index"}
-  with pytest.raises(InputError, match=r"query_params=current, not index"):
-    checkpoint.open_run(tmp_path, other)
-
-
-def test_read_run_of_no_run(tmp_path):
-  with pytest.raises(InputError, match=r"config\.json: no such file"):
-    run_config.read(tmp_path)

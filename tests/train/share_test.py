@@ -9,14 +9,15 @@ import pytest
 
 from benchmarks.plan import planned_corpus
 from configs import finetune, pretrain
+from realm_jax import run_config
 from realm_jax.config import InputError
 from realm_jax.plan import plan
 from realm_jax.plan.cost import Cost
 from realm_jax.plan.plan import Part
 from realm_jax.retrieval import refresh
-from realm_jax.train import checkpoint, share
 from realm_jax.train import finetune as train_finetune
 from realm_jax.train import pretrain as train_pretrain
+from realm_jax.train import share
 
 BLOCKS = 407
 
@@ -111,7 +112,7 @@ def test_the_plan_agrees(tmp_path, module, make, devices, wanted):
 
 def test_a_run_that_goes_on_has_what_it_began_with(tmp_path, capsys):
   began = of(share=0.3, slice_size=9, every_steps=46)
-  checkpoint.open_run(tmp_path, began.to_dict())
+  run_config.claim(tmp_path, began.to_dict())
 
   def recount(config):
     raise AssertionError(config)
@@ -119,17 +120,17 @@ def test_a_run_that_goes_on_has_what_it_began_with(tmp_path, capsys):
   again = of(share=0.3)
   corpus = planned_corpus(again, 8, BLOCKS)
   assert share.settled(again, tmp_path, corpus, recount) == began
-  checkpoint.open_run(tmp_path, began.to_dict())
+  run_config.claim(tmp_path, began.to_dict())
   assert f"as {tmp_path} began" in capsys.readouterr().err
   for other in (0.0, 0.2):
     config = share.settled(of(share=other), tmp_path, corpus, recount)
     with pytest.raises(InputError, match=f"refresh.share=0.3, not {other}:"):
-      checkpoint.open_run(tmp_path, config.to_dict())
+      run_config.claim(tmp_path, config.to_dict())
 
 
 def test_what_a_run_began_with_is_told_to_other_processes(tmp_path):
   """distributed.by_process_0 sends JSON."""
-  checkpoint.open_run(tmp_path, of(share=0.3).to_dict())
+  run_config.claim(tmp_path, of(share=0.3).to_dict())
   held = share._recorded(tmp_path)
   assert json.loads(json.dumps(held)) == held
   assert held["share"] == 0.3

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from experiments import command
-from realm_jax import distributed, sharding
+from realm_jax import distributed, run_config, sharding
 from realm_jax.train import checkpoint, loop, metrics, optimizer
 from realm_jax.train.state import TrainState
 
@@ -141,7 +141,7 @@ def run(
 ):
   """Trains; returns the last state."""
   options = {**DEFAULTS, **changes}
-  checkpoint.open_run(workdir, {"train": {"num_steps": options["num_steps"]}})
+  run_config.claim(workdir, {"train": {"num_steps": options["num_steps"]}})
   mesh = sharding.make_mesh()
   tx = optimizer.bert_adam(
     0.05, 3, 40, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.01, clip_norm=1.0

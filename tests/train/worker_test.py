@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from realm_jax import files
+from realm_jax import files, run_config
 from realm_jax.config import InputError
 from realm_jax.retrieval import heartbeat, staging
 from realm_jax.retrieval import index as versions
@@ -22,7 +22,7 @@ def run(tmp_path):
   """A run that has been trained for 10 of 20 steps; a version every 10."""
   run = tmp_path / "run"
   versions.start_over(run)
-  checkpoint.open_run(
+  run_config.claim(
     run, {"train": {"num_steps": 20}, "refresh": {"every_steps": 10}}
   )
   save(run, 10)
