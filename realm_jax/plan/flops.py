@@ -6,8 +6,10 @@ computes again (remat) is not counted: it is no work of the model's. Bytes
 aren't asked for, so this takes a tenth of a second where cost.py takes one.
 """
 
+import fractions
 import math
 import re
+from collections.abc import Mapping
 
 from jax.extend import core
 
@@ -29,6 +31,25 @@ def count(
   """
   under = re.compile(rf"(^|[/(]){scope}($|[/)])")  # jvp(search) as well
   return _count(_flatten(jaxpr.jaxpr), under, rounds)
+
+
+def at_length(length: int, counted: Mapping[int, int]) -> int:
+  """FLOPs of a model at one length of sequence, from those at three others.
+
+  No product of a transformer has the length in it more than twice (attention's
+  do), so they are a parabola; a count takes far longer.
+
+  Args:
+    length: L.
+    counted: L -> FLOPs, of three lengths.
+  """
+  total = fractions.Fraction()
+  for a, flops in counted.items():
+    others = (b for b in counted if b != a)
+    total += flops * math.prod(
+      fractions.Fraction(length - b, a - b) for b in others
+    )
+  return int(total)
 
 
 def _count(traced: Traced, under: re.Pattern, rounds: int) -> tuple[int, int]:

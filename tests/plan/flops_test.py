@@ -80,3 +80,18 @@ def test_as_many_as_the_compiler_says():
   traced = jax.jit(program.step).trace(*program.args)
   says = traced.lower().compile().cost_analysis()["flops"]
   assert flops.count(traced.jaxpr)[0] == pytest.approx(says, rel=0.1)
+
+
+def test_three_lengths_tell_of_all_others():
+  def attend(x, w):
+    for _ in range(2):
+      x = jax.nn.softmax(x @ x.T) @ (x @ w)
+    return x[:1] @ w
+
+  counted = {
+    length: flops.count(_jaxpr(attend, _array(length, 7), _array(7, 7)))[0]
+    for length in (16, 24, 31, 8, 300)
+  }
+  three = {length: counted[length] for length in (24, 8, 31)}
+  for length, count in counted.items():
+    assert flops.at_length(length, three) == count
