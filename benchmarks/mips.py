@@ -36,13 +36,14 @@ from absl import app, flags
 
 from benchmarks import start
 from benchmarks.resident import risen
+from realm_jax import sharding
 from realm_jax.config import InputError
 from realm_jax.retrieval import mips, vectors
 
 _LIST = 4  # times k: the list that coarser rows find and float32 rows rank
 _SIDE = 2048  # of the matrices that show the peak
 PEAK_FLOPS = 2 * _SIDE**3  # of their product
-_DTYPES = ("float32", "bfloat16", "int8")
+DTYPES = ("float32", "bfloat16", "int8")
 _NO_FAISS = "FAISS is left out: pip install faiss-cpu"
 _TUNED = {
   "distance_compute_blas_threshold": 1,
@@ -60,11 +61,23 @@ def operands(rows: int, queries: int, dim: int) -> tuple[np.ndarray, ...]:
 
 
 def searches(
-  rows: np.ndarray, queries: np.ndarray, k: int, dtype: str = "float32"
+  rows: np.ndarray,
+  queries: np.ndarray,
+  k: int,
+  dtype: str = "float32",
+  shards: int = 1,
 ) -> dict[str, Callable[[], Search]]:
-  """Name -> what makes it ready; ready, it returns ids [B, k] or None."""
+  """Name -> what makes it ready; ready, it returns ids [B, k] or None.
+
+  Args:
+    rows: [N, P].
+    queries: [B, P].
+    k: how many.
+    dtype: of the rows that are searched.
+    shards: devices that they are split over.
+  """
   made = {
-    "ours": lambda: _ours(rows, queries, k, dtype),
+    "ours": lambda: _ours(rows, queries, k, dtype, shards),
     "NumPy": lambda: lambda: _numpy(rows, queries, k),
     "lax.top_k": lambda: _jitted(
       lambda x, q: jax.lax.top_k(jnp.dot(q, x.T), k)[1], rows, queries
@@ -87,7 +100,7 @@ def has_faiss() -> bool:
 
 
 def _jitted(f, *args):
-  args = [jnp.asarray(x) for x in args]
+  args = jax.tree.map(jnp.asarray, args)
   compiled = jax.jit(f).lower(*args).compile()
   return lambda: jax.block_until_ready(compiled(*args))
 
@@ -104,22 +117,24 @@ def rates(n: int, b: int, p: int, ours: np.ndarray, peak: np.ndarray) -> str:
   return f"{rate / 1e9:.0f} of {best / 1e9:.0f} GFLOP/s, {rate / best:.0%}"
 
 
-def _ours(rows, queries, k, dtype):
+def _ours(rows, queries, k, dtype, shards):
+  mesh = sharding.make_mesh(shards)
+  rows = sharding.shard_rows(rows, mesh)
+  queries = sharding.replicate(queries, mesh)
   if dtype == "float32":
-    return _jitted(lambda x, q: mips.top_k(x, q, k)[1], rows, queries)
-  rows, queries = jnp.asarray(rows), jnp.asarray(queries)
+    return _jitted(
+      lambda x, q: mips.top_k(x, q, k, mesh=mesh)[1], rows, queries
+    )
   coarse = (
     vectors.quantize(rows) if dtype == "int8" else rows.astype(jnp.bfloat16)
   )
   num = min(_LIST * k, len(rows))
 
-  @jax.jit
   def search(rows, coarse, queries):
-    ids = mips.top_k(coarse, queries, num)[1]
+    ids = mips.top_k(coarse, queries, num, mesh=mesh)[1]
     return vectors.rescore(rows, queries, ids, k)[1]
 
-  compiled = search.lower(rows, coarse, queries).compile()
-  return lambda: jax.block_until_ready(compiled(rows, coarse, queries))
+  return _jitted(search, rows, coarse, queries)
 
 
 def _numpy(rows, queries, k):
@@ -242,7 +257,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer("queries", 64, "B", 1)
   flags.DEFINE_integer("k", 10, "how many to find", 1)
   flags.DEFINE_integer("dim", 128, "P, the size of a row", 1)
-  flags.DEFINE_enum("dtype", "float32", _DTYPES, "of the rows")
+  flags.DEFINE_enum("dtype", "float32", DTYPES, "of the rows")
   flags.DEFINE_integer("rounds", 9, "how often each runs", 1)
   flags.DEFINE_bool("memory", False, "measure memory, not time")
   flags.DEFINE_string("only", "", "print the memory of one search")

@@ -1,12 +1,18 @@
-"""Exact search beside tuned FAISS over sizes, one line each (see benchmarks.mips).
+"""Search beside tuned FAISS over sizes, one line each (see benchmarks.mips).
 
   python -m benchmarks.mips_grid --rows=100000 --queries=1,64,512 --k=8,100,5000
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+    python -m benchmarks.mips_grid --shards=1,2,8
 
-Both find for the same rows and queries, in interleaved rounds. Columns: medians
-in ms, FAISS / ours (median of each round's ratio), GFLOP/s of ours, which share
-that is of the machine's best, and whether the ids are those of FAISS.
+Both find for the same rows and queries, in interleaved rounds; FAISS has float32
+rows, ours those of --dtype. --shards splits ours over so many devices. Columns:
+medians in ms, FAISS / ours (median of each round's ratio), GFLOP/s of ours, which
+share that is of the machine's best, and the share of FAISS's ids that ours found.
 """
 
+import itertools
+
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -14,9 +20,16 @@ from benchmarks import mips
 from realm_jax.config import InputError
 
 
-def line(rows: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> str:
+def line(
+  rows: np.ndarray,
+  queries: np.ndarray,
+  k: int,
+  rounds: int,
+  dtype: str = "float32",
+  shards: int = 1,
+) -> str:
   """The line of one size."""
-  made = mips.searches(rows, queries, k)
+  made = mips.searches(rows, queries, k, dtype, shards)
   ready = {name: made[name]() for name in ("ours", "FAISS tuned")}
   seconds = mips.measure(ready | {"peak": mips.peak()}, rounds)
   ours, faiss = seconds["ours"], seconds["FAISS tuned"]
@@ -25,7 +38,7 @@ def line(rows: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> str:
     *(f"{1e3 * np.median(s):.1f}" for s in (ours, faiss)),
     f"{np.median(faiss / ours):.2f}",
   ]
-  sizes = "".join(f"{x:>8}" for x in (len(rows), len(queries), k))
+  sizes = "".join(f"{x:>8}" for x in (len(rows), shards, len(queries), k))
   reached = mips.rates(len(rows), *queries.shape, ours, seconds["peak"])
   return (
     f"{sizes}"
@@ -41,20 +54,30 @@ def main(argv):
     raise InputError(
       "FAISS is not there to compare with: pip install faiss-cpu"
     )
-  queries, ks = ([int(x) for x in y] for y in (f.queries, f.k))
+  lists = (f.queries, f.k, f.shards)
+  queries, ks, shards = ([int(x) for x in y] for y in lists)
+  there = jax.device_count()
+  for count in shards:
+    if not 0 < count <= there or f.rows % count:
+      raise InputError(
+        f"--shards={count}: wanted a divisor of --rows={f.rows} and at most"
+        f" {there}, the devices that are there (XLA_FLAGS="
+        f"--xla_force_host_platform_device_count={max(count, 1)} makes more)"
+      )
   rows, every = mips.operands(f.rows, max(queries), f.dim)
-  names = "".join(f"{x:>8}" for x in ("N", "B", "k"))
+  names = "".join(f"{x:>8}" for x in ("N", "shards", "B", "k"))
   names += "".join(f"{x:>9}" for x in ("ours", "FAISS", "ratio"))
   print(f"{names}   {'ours reaches':28}recall", flush=True)
-  for b in queries:
-    for k in ks:
-      print(line(rows, every[:b], k, f.rounds), flush=True)
+  for b, k, count in itertools.product(queries, ks, shards):
+    print(line(rows, every[:b], k, f.rounds, f.dtype, count), flush=True)
 
 
 if __name__ == "__main__":
   flags.DEFINE_integer("rows", 100_000, "N, rows of the index", 1)
   flags.DEFINE_list("queries", "1,64,512", "B, several")
   flags.DEFINE_list("k", "8,100,5000", "how many to find, several")
+  flags.DEFINE_list("shards", "1", "devices of ours, several")
+  flags.DEFINE_enum("dtype", "float32", mips.DTYPES, "of our rows")
   flags.DEFINE_integer("dim", 128, "P, the size of a row", 1)
   flags.DEFINE_integer("rounds", 3, "how often each runs", 1)
   app.run(main)

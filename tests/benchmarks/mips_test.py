@@ -36,9 +36,13 @@ def test_the_share_of_the_peak():
 
 
 @pytest.mark.skipif(not mips.has_faiss(), reason="compares with FAISS")
-def test_a_line_of_the_grid():
-  cells = mips_grid.line(*mips.operands(*SIZES), 9, rounds=2).split()
-  assert cells[:3] == ["700", "5", "9"] and cells[-1] == "1.0000"
+@pytest.mark.parametrize(
+  ("dtype", "shards"), [("float32", 1), ("float32", 4), ("bfloat16", 2)]
+)
+def test_a_line_of_the_grid(dtype, shards):
+  operands = mips.operands(*SIZES)
+  cells = mips_grid.line(*operands, 9, 2, dtype, shards).split()
+  assert cells[:4] == ["700", str(shards), "5", "9"] and cells[-1] == "1.0000"
 
 
 def test_what_is_not_exact_is_seen():
