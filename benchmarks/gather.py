@@ -20,8 +20,9 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import start
 from realm_jax.data.block_writer import RAGGED
 from realm_jax.data.blocks import BlockStore
 from realm_jax.data.packing import NUM_SPECIALS
@@ -64,10 +65,10 @@ class Untold(BlockStore):
     """Nothing."""
 
 
-def main(_) -> None:
+def main(f) -> None:
   """Measures all."""
-  count, c = flags.FLAGS.blocks, flags.FLAGS.block_len
-  shape = flags.FLAGS.batch, flags.FLAGS.candidates
+  count, c = f.blocks, f.block_len
+  shape = f.batch, f.candidates
   rng = np.random.default_rng(1)
   gather = jax.jit(block_tokens.gather_blocks)
   seconds = {name: [] for name in ("device", "host", "cold", "untold")}
@@ -78,11 +79,11 @@ def main(_) -> None:
     jax.block_until_ready(compiled(tokens, ids))
     seconds[name].append(time.perf_counter() - began)
 
-  with tempfile.TemporaryDirectory(dir=flags.FLAGS.folder or None) as name:
+  with tempfile.TemporaryDirectory(dir=f.folder or None) as name:
     folder = pathlib.Path(name)
     make_store(folder, count, c)
     on_device = jax.device_put(BlockStore(folder).device_tokens(c))
-    for _ in range(flags.FLAGS.rounds + 1):  # the first warms up
+    for _ in range(f.rounds + 1):  # the first warms up
       ids = rng.integers(0, count, shape, np.int32)
       measure("device", on_device, ids)
       for way, kind in (("untold", Untold), ("cold", BlockStore)):
@@ -107,4 +108,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("candidates", 8, "K")
   flags.DEFINE_integer("rounds", 5, "of each")
   flags.DEFINE_string("folder", "", 'on the disk to measure; "": the system\'s')
-  app.run(main)
+  start.run(main)

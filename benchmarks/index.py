@@ -26,10 +26,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from benchmarks import synthetic
-from experiments import command
+from benchmarks import start, synthetic
 from realm_jax import sharding
 from realm_jax.retrieval import defaults, manifest
 from realm_jax.retrieval import index as versions
@@ -140,40 +139,37 @@ def _seconds(work: Callable) -> float:
   return time.perf_counter() - began
 
 
-def main(_) -> None:
+def main(f) -> None:
   """Measures all, or kills."""
   with tempfile.TemporaryDirectory(prefix="benchmark") as name:
     folder = pathlib.Path(name)
-    if flags.FLAGS.kills:
+    if f.kills:
       from benchmarks import kills
 
-      print(kills.kill_builders(folder, flags.FLAGS.kills))
+      print(kills.kill_builders(folder, f.kills))
       return
-    command.use_compilation_cache()
     config = synthetic.retriever_config(
-      flags.FLAGS.blocks,
-      flags.FLAGS.layers,
-      flags.FLAGS.hidden,
-      flags.FLAGS.block_len,
+      f.blocks,
+      f.layers,
+      f.hidden,
+      f.block_len,
     )
     synthetic.prepare_words(config, folder)
     workdir = folder / "run"
     synthetic.make_run(config, workdir, steps=[1])
     print(
-      f"{flags.FLAGS.blocks} blocks, C={flags.FLAGS.block_len}, {flags.FLAGS.layers} layers of"
-      f" {flags.FLAGS.hidden}, {jax.devices()[0].device_kind} x"
+      f"{f.blocks} blocks, C={f.block_len}, {f.layers} layers of"
+      f" {f.hidden}, {jax.devices()[0].device_kind} x"
       f" {build_index.open_source(workdir).mesh.size}, chunks of"
       f" {defaults.CHUNK_BLOCKS}",
       flush=True,
     )
-    for what in flags.FLAGS.measure:
+    for what in f.measure:
       print(
         {
-          "build": lambda: measure_build(workdir, flags.FLAGS.rounds),
-          "disk": lambda: measure_disk(
-            folder / "disk", flags.FLAGS.rows, flags.FLAGS.rounds
-          ),
-          "update": lambda: measure_update(workdir, flags.FLAGS.articles),
+          "build": lambda: measure_build(workdir, f.rounds),
+          "disk": lambda: measure_disk(folder / "disk", f.rows, f.rounds),
+          "update": lambda: measure_update(workdir, f.articles),
         }[what](),
         flush=True,
       )
@@ -189,4 +185,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
   flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
   flags.DEFINE_integer("kills", 0, "kill so many builders instead")
-  app.run(main)
+  start.run(main)

@@ -32,7 +32,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import start
 from benchmarks.resident import risen
@@ -236,9 +236,7 @@ def _row(name: str, *cells: str) -> str:
   return f"{name:14}" + "".join(f"{cell:>10}" for cell in cells)
 
 
-def main(argv):
-  del argv
-  f = flags.FLAGS
+def main(f) -> None:
   if f.k > f.rows:
     raise InputError(f"--k={f.k}: there are only --rows={f.rows}")
   if f.memory:
@@ -261,4 +259,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("rounds", 9, "how often each runs", 1)
   flags.DEFINE_bool("memory", False, "measure memory, not time")
   flags.DEFINE_string("only", "", "print the memory of one search")
-  app.run(main)
+  start.run(main)

@@ -14,9 +14,9 @@ import itertools
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from benchmarks import mips
+from benchmarks import mips, start
 from realm_jax.config import InputError
 
 
@@ -47,9 +47,7 @@ def line(
   )
 
 
-def main(argv):
-  del argv
-  f = flags.FLAGS
+def main(f) -> None:
   if not mips.has_faiss():
     raise InputError(
       "FAISS is not there to compare with: pip install faiss-cpu"
@@ -80,4 +78,4 @@ if __name__ == "__main__":
   flags.DEFINE_enum("dtype", "float32", mips.DTYPES, "of our rows")
   flags.DEFINE_integer("dim", 128, "P, the size of a row", 1)
   flags.DEFINE_integer("rounds", 3, "how often each runs", 1)
-  app.run(main)
+  start.run(main)

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from benchmarks import start
 from realm_jax.data import (
   block_writer,
   blocks,
@@ -103,9 +104,7 @@ def _merge(folder, store, tok) -> blocks.BlockStore:
   return blocks.BlockStore(folder / "merged")
 
 
-def main(argv):
-  del argv
-  f = flags.FLAGS
+def main(f) -> None:
   os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
   with tempfile.TemporaryDirectory() as folder:
     costs, num_articles, store, num_chars = measure(
@@ -142,4 +141,4 @@ if __name__ == "__main__":
     "wiki_blocks", 13_353_718, "blocks of the original corpus"
   )
   flags.DEFINE_float("wiki_bytes", 7e10, "of a whole dump, about, as XML")
-  app.run(main)
+  start.run(main)
