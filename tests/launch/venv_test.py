@@ -112,3 +112,15 @@ def test_demo_refuses_an_unknown_flag(repo, script):
   ended = subprocess.run(command, capture_output=True, text=True, check=False)
   assert ended.returncode == 2
   assert ended.stderr == f"usage: launch/{script} [WORKDIR] [--smoke]\n"
+
+
+def test_several_processes_prepare_their_data_first(repo):
+  command = [repo / "launch/local_multiprocess.sh", "-n", "3"]
+  subprocess.run(command, check=True, capture_output=True)
+  *_, prepare, train = (repo / "calls").read_text().splitlines()
+  config = "--config=configs/pretrain.py:demo --workdir=runs/multiprocess"
+  assert prepare == f"-m experiments.prepare_data {config}"
+  assert train == (
+    "launch/local_multiprocess.py --devices 1 -n 3 -- .venv/bin/python -m"
+    f" experiments.pretrain {config}/pretrain"
+  )
