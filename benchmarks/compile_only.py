@@ -1,14 +1,12 @@
 """Compiles the step of a mesh that is not there, and prints what it takes.
 
-  python -m benchmarks.compile_only DEVICES [FSDP] [LAYERS] [BLOCKS]
+  python -m benchmarks.compile_only [--devices=64] [--fsdp=4] [--layers=12]
 
 The step of configs/pretrain.py:base (batch 512, K = 8, interleaved refresh)
-over BLOCKS blocks, 13,353,718 by default, is compiled from shapes for DEVICES
-simulated devices, FSDP of them along that axis. Nothing is allocated. LAYERS
-replaces the 12 layers of both models: a full step takes a CPU many minutes. The
-last layer of a model is computed at the few positions that are read, so one
-layer alone tells nothing of the others: what they take is the difference
-between three layers and two.
+over --blocks blocks, those of the original corpus, is compiled from shapes for
+simulated devices, --fsdp of them along that axis. Nothing is allocated. It takes
+two minutes. With --layers the models have fewer; the last one of each is computed
+at the few positions that are read, so one layer alone tells nothing of the others.
 
 Columns, of one device: arguments (params, moments, its rows of index and block
 tokens, its part of the batch); the rest the compiler wants; then the number and
@@ -17,33 +15,31 @@ once. The CPU compiler sums where others scatter the sums.
 """
 
 import os
-import sys
 
-_FLAGS = "--xla_backend_optimization_level=0"
+import jax
+from absl import flags
+
+from benchmarks import start
+from benchmarks.plan import on_mesh, planned_corpus
+from configs import pretrain
+from realm_jax.plan import collectives, plan, scale
+from realm_jax.train import pretrain as train_pretrain
 
 
-def main(
-  devices: int = 64, fsdp: int = 4, layers: int = 12, blocks: int = 0
-) -> None:
+def main(f) -> None:
   """Prints one row."""
-  os.environ["JAX_PLATFORMS"] = "cpu"
+  devices, blocks, layers = f.devices, f.blocks, f.layers
+  jax.config.update("jax_platforms", "cpu")
+  # XLA reads its flags when the first device is asked for
   os.environ["XLA_FLAGS"] = " ".join(
     (
       os.environ.get("XLA_FLAGS", ""),
       f"--xla_force_host_platform_device_count={devices}",
-      _FLAGS,
+      "--xla_backend_optimization_level=0",
     )
   )
-  import jax
-
-  from benchmarks.plan import on_mesh, planned_corpus
-  from configs import pretrain
-  from realm_jax.plan import collectives, plan, scale
-  from realm_jax.train import pretrain as train_pretrain
-
-  blocks = blocks or scale.WIKIPEDIA
   config = pretrain.get_config("base")
-  config.mesh.fsdp = fsdp
+  config.mesh.fsdp = f.fsdp
   for part in (config.embedder, config.encoder):
     part.num_hidden_layers = layers
   corpus = planned_corpus(config, devices, blocks)
@@ -67,4 +63,8 @@ def main(
 
 
 if __name__ == "__main__":
-  main(*map(int, sys.argv[1:]))
+  flags.DEFINE_integer("devices", 64, "of the mesh", 1)
+  flags.DEFINE_integer("fsdp", 4, "of them along this axis", 1)
+  flags.DEFINE_integer("layers", 12, "of each model", 1)
+  flags.DEFINE_integer("blocks", scale.WIKIPEDIA, "of the corpus", 1)
+  start.run(main)

@@ -1,21 +1,23 @@
 """The planner's figures beside the compiler's, for three configs.
 
-  python -m benchmarks.plan [SIZE]
+  python -m benchmarks.plan [--size=demo]
 
 Each step is compiled for this machine's device from shapes, as the commands
 run it: on one device, and the mesh's on all where there are several
 (XLA_FLAGS=--xla_force_host_platform_device_count=8). Nothing is allocated. The
-corpus has as many blocks as the leads. SIZE is of configs/, demo by default.
+corpus has as many blocks as the leads. --size is of configs/.
 
 Columns, bytes of a device: what the planner says a step takes; the compiler's
 memory analysis, arguments + outputs - what they share + the rest; their ratio.
 """
 
 import dataclasses
-import sys
 
 import jax
+from absl import flags
 
+from benchmarks import start
+from configs import common
 from configs import finetune as finetune_config
 from configs import ict as ict_config
 from configs import pretrain as pretrain_config
@@ -68,8 +70,9 @@ def on_mesh(config, make, corpus):
   return dataclasses.replace(whole, args=shapes.on_mesh(whole.args, mesh))
 
 
-def main(size: str = "demo") -> None:
+def main(f) -> None:
   """Prints the table."""
+  size = f.size
   devices = sorted({1, jax.device_count()})
   device = jax.devices()[0].device_kind
   print(f"{size}, {device}, jax {jax.__version__}, a device of the mesh\n")
@@ -83,4 +86,5 @@ def main(size: str = "demo") -> None:
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  flags.DEFINE_enum("size", "demo", common.SIZES, "of the models")
+  start.run(main)
