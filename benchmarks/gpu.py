@@ -161,7 +161,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer("queries", 0, "of a step, for another B", 0)
   flags.DEFINE_bool("smoke", False, "toy sizes, on any machine")
   flags.DEFINE_string("peer_python", sys.executable, "a Python with torch")
-  flags.DEFINE_integer("rounds", 20, "how often each runs", 1)
+  flags.DEFINE_integer("rounds", 10, "how often each runs", 1)
   flags.DEFINE_string("flops", "", "the maker's, bfloat16, such as 989e12")
   flags.DEFINE_string("bandwidth", "", "the maker's, such as 4.8e12")
   start.run(main)
