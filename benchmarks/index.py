@@ -30,6 +30,7 @@ from absl import flags
 
 from benchmarks import start, synthetic
 from realm_jax import sharding
+from realm_jax.config import InputError
 from realm_jax.retrieval import defaults, manifest
 from realm_jax.retrieval import index as versions
 from realm_jax.retrieval.length_buckets import LengthBuckets
@@ -37,6 +38,7 @@ from realm_jax.train import build_index, update_corpus
 
 _SAMPLE = 512  # blocks of a round
 _P = 128  # of the index on the disk
+_MEASURES = ["build", "disk", "update"]
 
 
 def measure_build(workdir: pathlib.Path, rounds: int) -> str:
@@ -141,6 +143,10 @@ def _seconds(work: Callable) -> float:
 
 def main(f) -> None:
   """Measures all, or kills."""
+  if unknown := [x for x in f.measure if x not in _MEASURES]:
+    raise InputError(
+      f"--measure={unknown[0]}: wanted some of {', '.join(_MEASURES)}"
+    )
   with tempfile.TemporaryDirectory(prefix="benchmark") as name:
     folder = pathlib.Path(name)
     if f.kills:
@@ -176,13 +182,13 @@ def main(f) -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_integer("blocks", 10_000, "in the index")
-  flags.DEFINE_integer("articles", 100, "added by an update")
-  flags.DEFINE_integer("rows", 500_000, "of the index on the disk")
-  flags.DEFINE_integer("layers", 4, "of the embedder")
-  flags.DEFINE_integer("hidden", 256, "of the embedder")
-  flags.DEFINE_integer("block_len", 128, "wordpieces")
-  flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk")
-  flags.DEFINE_list("measure", ["build", "disk", "update"], "what")
+  flags.DEFINE_integer("blocks", 10_000, "in the index", 1)
+  flags.DEFINE_integer("articles", 100, "added by an update", 1)
+  flags.DEFINE_integer("rows", 500_000, "of the index on the disk", 1)
+  flags.DEFINE_integer("layers", 4, "of the embedder", 1)
+  flags.DEFINE_integer("hidden", 256, "of the embedder", 1)
+  flags.DEFINE_integer("block_len", 128, "wordpieces", 1)
+  flags.DEFINE_integer("rounds", 3, "of the builds, and of the disk", 1)
+  flags.DEFINE_list("measure", _MEASURES, "what")
   flags.DEFINE_integer("kills", 0, "kill so many builders instead")
   start.run(main)

@@ -47,20 +47,31 @@ def line(
   )
 
 
+def _numbers(name: str, words: list[str]) -> list[int]:
+  if not words or not all(w.isdecimal() and int(w) for w in words):
+    raise InputError(
+      f"--{name}={','.join(words)}: wanted whole numbers over 0, as 1,64"
+    )
+  return list(map(int, words))
+
+
 def main(f) -> None:
   if not mips.has_faiss():
     raise InputError(
       "FAISS is not there to compare with: pip install faiss-cpu"
     )
-  lists = (f.queries, f.k, f.shards)
-  queries, ks, shards = ([int(x) for x in y] for y in lists)
+  queries, ks, shards = (
+    _numbers(name, f[name].value) for name in ("queries", "k", "shards")
+  )
+  if max(ks) > f.rows:
+    raise InputError(f"--k={max(ks)}: there are only --rows={f.rows}")
   there = jax.device_count()
   for count in shards:
-    if not 0 < count <= there or f.rows % count:
+    if count > there or f.rows % count:
       raise InputError(
         f"--shards={count}: wanted a divisor of --rows={f.rows} and at most"
         f" {there}, the devices that are there (XLA_FLAGS="
-        f"--xla_force_host_platform_device_count={max(count, 1)} makes more)"
+        f"--xla_force_host_platform_device_count={count} makes more)"
       )
   rows, every = mips.operands(f.rows, max(queries), f.dim)
   names = "".join(f"{x:>8}" for x in ("N", "shards", "B", "k"))
